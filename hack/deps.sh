@@ -1,0 +1,30 @@
+#!/bin/bash
+# Installs the Debian packages that the build, the tests and the demo need, and
+# nothing when all are there.
+set -euo pipefail
+
+packages=(
+	clang llvm         # the demo's BPF programs
+	libbpf-dev bpftool # … their loaders; real tools for the tests
+	gcc libc6-dev      # bench, cgo for the race detector
+	iproute2           # ip: veth, XDP
+	strace             # tests compare traces
+	util-linux uidmap  # unshare, nsenter, script; newuidmap
+	git make
+)
+
+missing=()
+for p in "${packages[@]}"; do
+	state=$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null || true)
+	[ "$state" = installed ] || missing+=("$p")
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+echo "installing ${missing[*]}"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+export DEBIAN_FRONTEND=noninteractive
+if ! { apt-get -q update && apt-get -q install -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
+	cat "$log"
+	exit 1
+fi

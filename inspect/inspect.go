@@ -1,0 +1,51 @@
+// Package inspect derives the facts of an operation from its request.
+package inspect
+
+import (
+	"bytes"
+
+	"github.com/bpfbroker/bpfbroker/abi"
+	"github.com/bpfbroker/bpfbroker/facts"
+	"github.com/bpfbroker/bpfbroker/request"
+)
+
+// Request returns the facts that the request's own copy shows. The table's Fact
+// names say which field is which fact.
+func Request(q *request.Request) facts.Facts {
+	f := facts.Facts{Command: q.Row.Name}
+	for i := range q.Row.Fields {
+		field := &q.Row.Fields[i]
+		if field.Fact == "" {
+			continue
+		}
+		switch field.Fact {
+		case "map.type":
+			f.MapType = field.Values.Name(field.Uint(q.Attr))
+		case "prog.type":
+			f.ProgType = field.Values.Name(field.Uint(q.Attr))
+		case "prog.attach_type":
+			f.ProgAttach = field.Values.Name(field.Uint(q.Attr))
+		case "attach.type":
+			f.AttachType = field.Values.Name(field.Uint(q.Attr))
+		case "map.name", "prog.name":
+			f.Name = cstring(q.Attr[field.Offset : field.Offset+field.Size])
+		}
+	}
+	return f
+}
+
+func cstring(b []byte) string {
+	if i := bytes.IndexByte(b, 0); i >= 0 {
+		b = b[:i]
+	}
+	return string(b)
+}
+
+// Unknown returns the facts of a call that could not be copied: its command is
+// all that is known, and the table may not know even that.
+func Unknown(c abi.Command) facts.Facts {
+	if row := abi.RowOf(c); row != nil {
+		return facts.Facts{Command: row.Name}
+	}
+	return facts.Facts{Command: "unknown"}
+}

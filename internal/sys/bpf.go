@@ -1,0 +1,27 @@
+package sys
+
+import (
+	"runtime"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// BPF makes the bpf() system call (bpf(2)) with the attribute in attr, whose
+// first size bytes the kernel takes as the attribute; the kernel may write
+// anywhere in its own union bpf_attr, so attr must be that large whatever size
+// is. Addresses in attr must stay valid until BPF returns.
+func BPF(cmd uint32, attr []byte, size uint32) (int, Errno) {
+	r, _, e := unix.Syscall(unix.SYS_BPF, uintptr(cmd), uintptr(unsafe.Pointer(unsafe.SliceData(attr))), uintptr(size))
+	runtime.KeepAlive(attr)
+	return int(r), e
+}
+
+// Addr is the address of b's first byte, for an attribute's pointer field; 0
+// for an empty b. The caller keeps b alive.
+func Addr(b []byte) uint64 {
+	if len(b) == 0 {
+		return 0
+	}
+	return uint64(uintptr(unsafe.Pointer(unsafe.SliceData(b))))
+}

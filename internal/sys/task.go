@@ -1,0 +1,219 @@
+package sys
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	pidfdThread      = unix.O_EXCL // PIDFD_THREAD, kernel 6.9
+	iocPidfdGetInfo  = 0xc040ff0b  // PIDFD_GET_INFO with struct pidfd_info of 64 bytes (PIDFD_INFO_SIZE_VER0), 6.13
+	iocPidfdNetNS    = 0xff04      // PIDFD_GET_NET_NAMESPACE, 6.11
+	iocPidfdPIDNS    = 0xff05      // PIDFD_GET_PID_NAMESPACE, 6.11
+	iocNSPIDFromHere = 0x8004b706  // NS_GET_PID_FROM_PIDNS, 6.11
+	pidfdInfoPID     = 1 << 0
+	pidfdInfoCreds   = 1 << 1
+	kcmpFiles        = 2 // KCMP_FILES
+)
+
+// pidfdInfo is struct pidfd_info of include/uapi/linux/pidfd.h.
+type pidfdInfo struct {
+	mask, cgroupid         uint64
+	pid, tgid, ppid        uint32
+	ruid, rgid             uint32
+	euid, egid, suid, sgid uint32
+	fsuid, fsgid           uint32
+	exitCode               int32
+}
+
+// Creds are the ids of a thread, in our user namespace.
+type Creds struct{ RUID, EUID, SUID, FSUID, RGID, EGID, SGID, FSGID uint32 }
+
+// PidfdOpen opens a pidfd of a thread, whichever of its process (PIDFD_THREAD).
+// Before kernel 6.9, which can't, it opens the process's if the thread uses the
+// process's fd table, and fails with EINVAL otherwise.
+func PidfdOpen(tid int) (int, Errno) {
+	r, _, e := unix.RawSyscall(unix.SYS_PIDFD_OPEN, uintptr(tid), pidfdThread, 0)
+	if e != unix.EINVAL {
+		return int(r), e
+	}
+	tgid, err := statusField(tid, "Tgid:")
+	if err != nil {
+		return -1, unix.ESRCH
+	}
+	if int(tgid[0]) != tid {
+		if r, _, e := unix.RawSyscall6(unix.SYS_KCMP, uintptr(tid), uintptr(tgid[0]), kcmpFiles, 0, 0, 0); e != 0 || r != 0 {
+			return -1, unix.EINVAL
+		}
+	}
+	r, _, e = unix.RawSyscall(unix.SYS_PIDFD_OPEN, uintptr(tgid[0]), 0, 0)
+	return int(r), e
+}
+
+// PidfdCreds returns the thread's id and credentials; ESRCH once it is gone.
+// tid is needed on kernels before 6.13, where they come from /proc.
+func PidfdCreds(pidfd, tid int) (Creds, Errno) {
+	i := pidfdInfo{mask: pidfdInfoPID | pidfdInfoCreds}
+	_, _, e := unix.RawSyscall(unix.SYS_IOCTL, uintptr(pidfd), iocPidfdGetInfo, uintptr(unsafe.Pointer(&i)))
+	if e == 0 && i.mask&(pidfdInfoPID|pidfdInfoCreds) == pidfdInfoPID|pidfdInfoCreds {
+		if int(i.pid) != tid {
+			return Creds{}, unix.ESRCH
+		}
+		return Creds{i.ruid, i.euid, i.suid, i.fsuid, i.rgid, i.egid, i.sgid, i.fsgid}, 0
+	}
+	if e == unix.ESRCH {
+		return Creds{}, e
+	}
+	uid, err := statusField(tid, "Uid:")
+	if err != nil || len(uid) != 4 {
+		return Creds{}, unix.ESRCH
+	}
+	gid, err := statusField(tid, "Gid:")
+	if err != nil || len(gid) != 4 {
+		return Creds{}, unix.ESRCH
+	}
+	return Creds{uid[0], uid[1], uid[2], uid[3], gid[0], gid[1], gid[2], gid[3]}, 0
+}
+
+// Groups returns the thread's supplementary groups, from /proc/TID/status.
+func Groups(tid int) ([]uint32, error) { return statusField(tid, "Groups:") }
+
+func statusField(tid int, key string) ([]uint32, error) {
+	b, err := readFile("/proc/" + strconv.Itoa(tid) + "/status")
+	if err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(string(b)) {
+		rest, ok := strings.CutPrefix(line, key)
+		if !ok {
+			continue
+		}
+		var out []uint32
+		for _, w := range strings.Fields(rest) {
+			n, err := strconv.ParseUint(w, 10, 32)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, uint32(n))
+		}
+		return out, nil
+	}
+	return nil, fmt.Errorf("no %q in /proc/%d/status", key, tid)
+}
+
+// PidfdGetFD copies fd n of the pidfd's thread into our fd table (pidfd_getfd(2)).
+func PidfdGetFD(pidfd, n int) (int, Errno) {
+	r, _, e := unix.RawSyscall(unix.SYS_PIDFD_GETFD, uintptr(pidfd), uintptr(n), 0)
+	return int(r), e
+}
+
+// openNS opens a namespace of the thread: by its pidfd where the kernel can,
+// otherwise through /proc.
+func openNS(pidfd, tid int, ioc uintptr, name string) (int, Errno) {
+	r, _, e := unix.RawSyscall(unix.SYS_IOCTL, uintptr(pidfd), ioc, 0)
+	if e == 0 {
+		return int(r), 0
+	}
+	fd, err := unix.Open(fmt.Sprintf("/proc/%d/ns/%s", tid, name), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err.(unix.Errno)
+	}
+	return fd, 0
+}
+
+// OpenNetNS opens the thread's network namespace.
+func OpenNetNS(pidfd, tid int) (int, Errno) { return openNS(pidfd, tid, iocPidfdNetNS, "net") }
+
+// PIDFromTarget translates a pid from the thread's pid namespace to ours: 0
+// where there is none such, ESRCH.
+func PIDFromTarget(pidfd, tid int, pid uint32) (uint32, Errno) {
+	ns, e := openNS(pidfd, tid, iocPidfdPIDNS, "pid")
+	if e != 0 {
+		return 0, e
+	}
+	defer unix.Close(ns)
+	r, _, e := unix.RawSyscall(unix.SYS_IOCTL, uintptr(ns), iocNSPIDFromHere, uintptr(pid))
+	if e == unix.ENOTTY { // before 6.11
+		return pidByScan(tid, pid)
+	}
+	return uint32(r), e
+}
+
+// pidByScan looks for the process that has this pid in the pid namespace of
+// thread tid.
+func pidByScan(tid int, pid uint32) (uint32, Errno) {
+	want := readlink(fmt.Sprintf("/proc/%d/ns/pid", tid))
+	procs, err := readDir("/proc")
+	if err != nil || want == "" {
+		return 0, unix.ESRCH
+	}
+	for _, p := range procs {
+		n, err := strconv.Atoi(p)
+		if err != nil {
+			continue
+		}
+		ids, err := statusField(n, "NSpid:")
+		if err != nil || ids[len(ids)-1] != pid {
+			continue
+		}
+		if readlink("/proc/"+p+"/ns/pid") == want {
+			return uint32(n), 0
+		}
+	}
+	return 0, unix.ESRCH
+}
+
+// readFile, readlink and readDir are what package os has, without its poller,
+// which lives in an fd table that isolated threads don't share.
+
+func readFile(path string) ([]byte, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	b := make([]byte, 0, 4096)
+	for {
+		if len(b) == cap(b) {
+			b = append(b, 0)[:len(b)]
+		}
+		n, err := unix.Read(fd, b[len(b):cap(b)])
+		if err != nil {
+			return nil, err
+		}
+		if n == 0 {
+			return b, nil
+		}
+		b = b[:len(b)+n]
+	}
+}
+
+func readlink(path string) string {
+	var b [64]byte
+	n, err := unix.Readlink(path, b[:])
+	if err != nil {
+		return ""
+	}
+	return string(b[:n])
+}
+
+func readDir(path string) ([]string, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	var names []string
+	b := make([]byte, 8192)
+	for {
+		n, err := unix.ReadDirent(fd, b)
+		if err != nil || n <= 0 {
+			return names, err
+		}
+		_, _, names = unix.ParseDirent(b[:n], -1, names)
+	}
+}

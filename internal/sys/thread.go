@@ -1,0 +1,300 @@
+package sys
+
+import (
+	"fmt"
+	"runtime"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Thread is the calling OS thread made private: its own fd table, working
+// directory and root, so that what one operation takes from a target can't be
+// seen by, or collide with, anything else in this process.
+//
+// All methods must be called on the goroutine that called Isolate.
+type Thread struct {
+	home  []*int // fds of ours in this table, which may have to make room
+	mntNS int    // our own mount namespace, to return to
+
+	stderr   int // 2, for the runtime's last words, but while a target's fd 2 sits there
+	uid, gid int
+}
+
+// homeFD is where our own fds sit in an isolated thread's table: above what
+// most applications use (making room costs two calls), low enough that the
+// table stays small (8 bytes a number).
+const homeFD = 1000
+
+// Isolate locks the calling goroutine to its OS thread for good, blocks all
+// signals on it (a pending one makes a long BPF_PROG_LOAD fail with EAGAIN) and
+// gives it an fd table, a root and a working directory of its own. In the table
+// are, afterwards, fd 2 and copies of keep, whose numbers are set to the
+// copies'; all are O_CLOEXEC. When the goroutine ends, the thread ends with it.
+func Isolate(keep ...*int) (*Thread, error) {
+	runtime.LockOSThread()
+	all := unix.Sigset_t{}
+	for i := range all.Val {
+		all.Val[i] = ^uint64(0)
+	}
+	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &all, nil); err != nil {
+		return nil, fmt.Errorf("block signals: %w", err)
+	}
+	if err := unix.Unshare(unix.CLONE_FILES | unix.CLONE_FS); err != nil {
+		return nil, fmt.Errorf("unshare fd table: %w", err)
+	}
+	t := &Thread{}
+	for i, k := range keep {
+		if err := unix.Dup3(*k, homeFD+i, unix.O_CLOEXEC); err != nil {
+			return nil, fmt.Errorf("keep fd %d: %w", *k, err)
+		}
+		*k = homeFD + i
+		t.home = append(t.home, k)
+	}
+	next := homeFD + len(keep)
+	ns, err := unix.Open("/proc/thread-self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open own mount namespace: %w", err)
+	}
+	if err := unix.Dup3(ns, next, unix.O_CLOEXEC); err != nil {
+		return nil, err
+	}
+	t.mntNS = next
+	t.home = append(t.home, &t.mntNS)
+	if err := closeRange(0, 1); err != nil {
+		return nil, err
+	}
+	if err := closeRange(3, homeFD-1); err != nil {
+		return nil, err
+	}
+	if err := closeRange(next+1, 1<<31-1); err != nil {
+		return nil, err
+	}
+	t.uid, t.gid, t.stderr = unix.Getuid(), unix.Getgid(), 2
+	t.home = append(t.home, &t.stderr)
+	return t, nil
+}
+
+func closeRange(lo, hi int) error {
+	if _, _, e := unix.Syscall(unix.SYS_CLOSE_RANGE, uintptr(lo), uintptr(hi), 0); e != 0 {
+		return fmt.Errorf("close fds %d to %d: %w", lo, hi, e)
+	}
+	return nil
+}
+
+// NewFD puts an fd that was just opened in this table out of the way, where
+// Place can't collide with it unnoticed, and sets *fd to its number. What *fd
+// was before is not closed.
+func (t *Thread) NewFD(fd *int, got int) Errno {
+	n, err := unix.FcntlInt(uintptr(got), unix.F_DUPFD_CLOEXEC, homeFD)
+	unix.Close(got)
+	if err != nil {
+		return err.(unix.Errno)
+	}
+	*fd = n
+	for _, h := range t.home {
+		if h == fd {
+			return 0
+		}
+	}
+	t.home = append(t.home, fd)
+	return 0
+}
+
+// Place copies fd n of the pidfd's thread into this table, at the same number n.
+// If the target has no such fd (EBADF), nothing sits at n afterwards either.
+// Fds of our own that are in the way move.
+func (t *Thread) Place(pidfd *int, n int) Errno {
+	if n < 0 {
+		return unix.EBADF
+	}
+	got, e := PidfdGetFD(*pidfd, n)
+	if e != 0 {
+		if e == unix.EBADF {
+			return t.makeRoom(n) | unix.EBADF
+		}
+		return e
+	}
+	if got == n {
+		return 0
+	}
+	if e := t.makeRoom(n); e != 0 {
+		unix.Close(got)
+		return e
+	}
+	err := unix.Dup3(got, n, unix.O_CLOEXEC)
+	unix.Close(got)
+	if err != nil {
+		return err.(unix.Errno)
+	}
+	return 0
+}
+
+// makeRoom moves a fd of ours that sits at n.
+func (t *Thread) makeRoom(n int) Errno {
+	if n < homeFD && n != 2 {
+		return 0
+	}
+	for _, h := range t.home {
+		if *h != n {
+			continue
+		}
+		now, err := unix.FcntlInt(uintptr(n), unix.F_DUPFD_CLOEXEC, homeFD)
+		if err != nil {
+			return err.(unix.Errno)
+		}
+		unix.Close(n)
+		*h = now
+		return 0
+	}
+	return 0
+}
+
+// Clear closes fd n, which Place or StandIn put there.
+func (t *Thread) Clear(n int) {
+	for _, h := range t.home {
+		if *h == n {
+			return // nothing of the target's: EBADF, then NewFD took the number
+		}
+	}
+	unix.Close(n)
+	if t.stderr != 2 {
+		if unix.Dup3(t.stderr, 2, unix.O_CLOEXEC) == nil {
+			unix.Close(t.stderr)
+			t.stderr = 2
+		}
+	}
+}
+
+// StandIn puts an fd at n that is of no kind that bpf() takes (/dev/null), in
+// place of a target's file of an unexpected kind: the kernel then refuses it as
+// it refuses the original, and nothing happens to the original.
+func (t *Thread) StandIn(n int) Errno {
+	fd, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err.(unix.Errno)
+	}
+	if fd == n {
+		return 0
+	}
+	err = unix.Dup3(fd, n, unix.O_CLOEXEC)
+	unix.Close(fd)
+	if err != nil {
+		return err.(unix.Errno)
+	}
+	return 0
+}
+
+// Close closes an fd of this table.
+func Close(fd int) { unix.Close(fd) }
+
+// ActAs gives the calling thread the caller's real uid (which is what a
+// program's created_by_uid shows) and file system ids, and, where groups isn't
+// nil, its supplementary groups. The effective ids and the capabilities stay, so
+// that the thread can return with BeSelf.
+func (t *Thread) ActAs(c Creds, groups []uint32) Errno {
+	if groups != nil {
+		if e := setGroups(groups); e != 0 {
+			return e
+		}
+	}
+	if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(c.RUID), keepID, keepID); e != 0 {
+		return e
+	}
+	unix.RawSyscall(unix.SYS_SETFSGID, uintptr(c.FSGID), 0, 0)
+	unix.RawSyscall(unix.SYS_SETFSUID, uintptr(c.FSUID), 0, 0)
+	return 0
+}
+
+// BeSelf takes ActAs back.
+func (t *Thread) BeSelf() {
+	unix.RawSyscall(unix.SYS_SETFSUID, uintptr(t.uid), 0, 0)
+	unix.RawSyscall(unix.SYS_SETFSGID, uintptr(t.gid), 0, 0)
+	if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(t.uid), keepID, keepID); e != 0 {
+		panic("sys: return to own uid: " + e.Error())
+	}
+}
+
+const keepID = ^uintptr(0)
+
+func setGroups(g []uint32) Errno {
+	_, _, e := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(g)), uintptr(unsafe.Pointer(unsafe.SliceData(g))), 0)
+	runtime.KeepAlive(g)
+	return e
+}
+
+// NetNS returns the inode number of the calling thread's network namespace.
+func (t *Thread) NetNS() (uint64, error) {
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/thread-self/ns/net", &st); err != nil {
+		return 0, fmt.Errorf("own network namespace: %w", err)
+	}
+	return st.Ino, nil
+}
+
+// SetNetNS moves the calling thread into the network namespace ns is open at.
+func SetNetNS(ns int) Errno {
+	if err := unix.Setns(ns, unix.CLONE_NEWNET); err != nil {
+		return err.(unix.Errno)
+	}
+	return 0
+}
+
+// Inode returns the inode number of an open file: a namespace's identity.
+func Inode(fd int) (uint64, Errno) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return 0, err.(unix.Errno)
+	}
+	return st.Ino, 0
+}
+
+// EnterFiles makes the calling thread see the file system as thread tid does:
+// its mount namespace, its root and its working directory. Return with
+// LeaveFiles.
+func (t *Thread) EnterFiles(pidfd, tid int) Errno {
+	const path = unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC
+	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", tid), path, 0)
+	if err != nil {
+		return err.(unix.Errno)
+	}
+	defer unix.Close(root)
+	cwd, err := unix.Open(fmt.Sprintf("/proc/%d/cwd", tid), path, 0)
+	if err != nil {
+		return err.(unix.Errno)
+	}
+	defer unix.Close(cwd)
+	if err := unix.Setns(pidfd, unix.CLONE_NEWNS); err != nil {
+		return err.(unix.Errno)
+	}
+	for _, step := range []func() error{
+		func() error { return unix.Fchdir(root) },
+		func() error { return unix.Chroot(".") },
+		func() error { return unix.Fchdir(cwd) },
+	} {
+		if err := step(); err != nil {
+			t.LeaveFiles()
+			return err.(unix.Errno)
+		}
+	}
+	return 0
+}
+
+// LeaveFiles returns to our own mount namespace and its root.
+func (t *Thread) LeaveFiles() {
+	if err := unix.Setns(t.mntNS, unix.CLONE_NEWNS); err != nil {
+		// A thread that can't return may not serve another call.
+		panic(fmt.Sprintf("sys: return to own mount namespace: %v", err))
+	}
+}
+
+// OpenFDs lists the numbers in the calling thread's fd table; for tests.
+func OpenFDs() []int {
+	var out []int
+	for n := 0; n < 1<<16; n++ {
+		if _, err := unix.FcntlInt(uintptr(n), unix.F_GETFD, 0); err == nil {
+			out = append(out, n)
+		}
+	}
+	return out
+}

@@ -1,0 +1,72 @@
+package sys
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// Stream is what a standard stream is, as far as opening it by name goes.
+type Stream struct {
+	Dev, Ino       uint64
+	UID, GID       uint32
+	Mode           uint32 // permission bits
+	Read, Write    bool   // how the fd is open
+	Pipe, TTY, Reg bool   // an anonymous pipe; a terminal; a file or named pipe
+}
+
+// StatStream describes an open fd.
+func StatStream(fd int) (Stream, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return Stream{}, err
+	}
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err != nil {
+		return Stream{}, err
+	}
+	s := Stream{Dev: uint64(st.Dev), Ino: st.Ino, UID: st.Uid, GID: st.Gid, Mode: st.Mode & 0o7777}
+	if flags&unix.O_PATH == 0 {
+		s.Read = flags&unix.O_ACCMODE != unix.O_WRONLY
+		s.Write = flags&unix.O_ACCMODE != unix.O_RDONLY
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFIFO:
+		var fs unix.Statfs_t
+		s.Pipe = unix.Fstatfs(fd, &fs) == nil && fs.Type == unix.PIPEFS_MAGIC
+		s.Reg = !s.Pipe
+	case unix.S_IFREG:
+		s.Reg = true
+	case unix.S_IFCHR:
+		_, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+		s.TTY = err == nil
+	}
+	return s, nil
+}
+
+// Handle opens fd's file anew with O_PATH: it can be told its owner and mode,
+// and keeps neither end of a pipe open.
+func Handle(fd int) (int, error) {
+	return unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), unix.O_PATH|unix.O_CLOEXEC, 0)
+}
+
+// ChownHandle changes the owner (-1: not) of the file a handle is open at.
+func ChownHandle(h, uid, gid int) error {
+	return unix.Fchownat(h, "", uid, gid, unix.AT_EMPTY_PATH)
+}
+
+// ChmodHandle changes the mode of the file a handle is open at.
+func ChmodHandle(h int, mode uint32) error {
+	// fchmodat2 can do it by fd from 6.6 on only.
+	return unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", h), mode)
+}
+
+// HasTerminal says whether this process has a controlling terminal.
+func HasTerminal() bool {
+	fd, err := unix.Open("/dev/tty", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return false
+	}
+	unix.Close(fd)
+	return true
+}

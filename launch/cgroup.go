@@ -1,0 +1,225 @@
+package launch
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/bpfbroker/bpfbroker/internal/sys"
+)
+
+// A workload has three cgroups (v2) below the caller's:
+//
+//	bpfbroker-ID                   the host's: limits for all of it go here
+//	bpfbroker-ID/workload          delegated: the root of the workload's view
+//	bpfbroker-ID/bpfbroker.worker  the host's: where its worker runs
+//
+// The worker is beside the delegated cgroup, not in it: the workload can neither
+// see, move, nor freeze it, and it is no process in the workload's root that
+// would stop controllers from being enabled there.
+const (
+	cgroupPrefix = "bpfbroker-"
+	workloadLeaf = "workload"
+	workerLeaf   = "bpfbroker.worker"
+)
+
+// cgroup is a workload's top cgroup.
+type cgroup struct {
+	parent *os.File // the caller's cgroup directory
+	name   string
+}
+
+// path is reached through the open parent, so that it is the same one however
+// file systems are mounted later.
+func (c *cgroup) path(elem ...string) string {
+	return filepath.Join(append([]string{fmt.Sprintf("/proc/self/fd/%d", c.parent.Fd()), c.name}, elem...)...)
+}
+
+// callerCgroup opens the caller's cgroup v2 directory.
+func callerCgroup() (*os.File, error) {
+	own, err := ownCgroupPath()
+	if err != nil {
+		return nil, err
+	}
+	mounts, err := readMounts()
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range mounts {
+		if m.fsType != "cgroup2" {
+			continue
+		}
+		rel, err := filepath.Rel(m.root, own)
+		if err != nil || rel == ".." || strings.HasPrefix(rel, "../") {
+			continue // shows another part of the hierarchy
+		}
+		if f, err := os.Open(filepath.Join(m.point, rel)); err == nil {
+			return f, nil
+		}
+	}
+	fd, err := sys.MountCgroup2()
+	if err != nil {
+		return nil, fmt.Errorf("cgroup v2 is mounted nowhere, and can't be: %w", err)
+	}
+	defer sys.Close(fd)
+	return os.Open(filepath.Join(fmt.Sprintf("/proc/self/fd/%d", fd), own))
+}
+
+// ownCgroupPath is our path in the v2 hierarchy (cgroups(7)).
+func ownCgroupPath() (string, error) {
+	b, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return "", fmt.Errorf("own cgroup: %w", err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if p, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::"); ok {
+			return strings.TrimSuffix(p, " (deleted)"), nil
+		}
+	}
+	return "", errors.New("own cgroup: this kernel has no cgroup v2")
+}
+
+// create makes the three cgroups, and delegates the middle one to the ids.
+func (c *cgroup) create(uid, gid int) error {
+	if err := os.Mkdir(c.path(), 0o755); err != nil {
+		return fmt.Errorf("make cgroup %q: %w", c.name, errors.Unwrap(err))
+	}
+	if b, err := os.ReadFile(c.path("cgroup.controllers")); err == nil {
+		for name := range strings.FieldsSeq(string(b)) {
+			// One that can't be enabled is one the workload doesn't have.
+			_ = os.WriteFile(c.path("cgroup.subtree_control"), []byte("+"+name), 0)
+		}
+	}
+	for _, leaf := range []string{workloadLeaf, workerLeaf} {
+		if err := os.Mkdir(c.path(leaf), 0o755); err != nil {
+			return fmt.Errorf("make cgroup: %w", err)
+		}
+	}
+	delegate := "cgroup.procs\ncgroup.threads\ncgroup.subtree_control\n"
+	if b, err := os.ReadFile("/sys/kernel/cgroup/delegate"); err == nil {
+		delegate = string(b)
+	}
+	for name := range strings.FieldsSeq(delegate + " .") {
+		err := os.Chown(c.path(workloadLeaf, name), uid, gid)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // a controller's that isn't enabled
+			return fmt.Errorf("delegate cgroup: %w", err)
+		}
+	}
+	return nil
+}
+
+// kill kills every process in a cgroup and below, and waits until they are gone
+// (cgroup.kill, Linux 5.14).
+func (c *cgroup) kill(leaf string) error {
+	err := os.WriteFile(c.path(leaf, "cgroup.kill"), []byte("1"), 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("kill the workload's processes: %w", err)
+	}
+	return c.waitEmpty(leaf)
+}
+
+// patience is how long a killed process may take to go; one that hangs in the
+// kernel takes longer.
+const patience = 20 * time.Second
+
+func (c *cgroup) waitEmpty(leaf string) error {
+	f, err := os.Open(c.path(leaf, "cgroup.events"))
+	if err != nil {
+		return fmt.Errorf("wait for the workload's processes: %w", err)
+	}
+	defer f.Close()
+	for end := time.Now().Add(patience); ; {
+		b := make([]byte, 256)
+		n, err := f.ReadAt(b, 0)
+		if err != nil && err != io.EOF {
+			return fmt.Errorf("wait for the workload's processes: %w", err)
+		}
+		if strings.Contains(string(b[:n]), "populated 0") {
+			return nil
+		}
+		left := time.Until(end)
+		if left <= 0 {
+			return fmt.Errorf("processes in cgroup %q still live %v after being killed", c.name, patience)
+		}
+		if _, err := sys.WaitPriority(int(f.Fd()), left); err != nil {
+			return fmt.Errorf("wait for the workload's processes: %w", err)
+		}
+	}
+}
+
+// remove kills what is left and removes the cgroups, those too that the workload
+// made. It is no error if there are none.
+func (c *cgroup) remove() error {
+	if err := c.kill("."); err != nil {
+		return err
+	}
+	return removeTree(c.path())
+}
+
+func removeTree(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("remove cgroup: %w", err)
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			if err := removeTree(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		err := syscall.Rmdir(dir)
+		switch {
+		case err == nil || err == syscall.ENOENT:
+			return nil
+		case err == syscall.EBUSY && time.Now().Before(end):
+			// The last process is gone from cgroup.events a little before it
+			// leaves the cgroup, and nothing tells when it has.
+		default:
+			return fmt.Errorf("remove cgroup %q: %w", dir, err)
+		}
+	}
+}
+
+// mountLine is what we need of a line of mountinfo (proc_pid_mountinfo(5)).
+type mountLine struct{ root, point, fsType string }
+
+// readMounts lists the mounts of the calling thread's namespace.
+func readMounts() ([]mountLine, error) {
+	f, err := os.Open("/proc/thread-self/mountinfo")
+	if err != nil {
+		return nil, fmt.Errorf("list mounts: %w", err)
+	}
+	defer f.Close()
+	var out []mountLine
+	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, 1<<20)
+	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+	for lines.Scan() {
+		head, tail, ok := strings.Cut(lines.Text(), " - ")
+		fields := strings.Fields(head)
+		if !ok || len(fields) < 5 {
+			continue
+		}
+		fsType, _, _ := strings.Cut(tail, " ")
+		out = append(out, mountLine{unescape.Replace(fields[3]), unescape.Replace(fields[4]), fsType})
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("list mounts: %w", err)
+	}
+	return out, nil
+}

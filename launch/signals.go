@@ -1,0 +1,95 @@
+package launch
+
+import (
+	"os"
+	"sync"
+	"syscall"
+
+	"github.com/bpfbroker/bpfbroker/internal/sys"
+)
+
+// forwarded are the signals that we pass on: all that can be caught, but those
+// that are about ourselves (faults, SIGCHLD, SIGPIPE) and SIGURG, which Go's
+// scheduler uses.
+var forwarded = func() []syscall.Signal {
+	sigs := []syscall.Signal{
+		syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGABRT, syscall.SIGUSR1,
+		syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGTERM, syscall.SIGCONT, syscall.SIGTSTP,
+		syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGWINCH, syscall.SIGIO, syscall.SIGPWR,
+	}
+	for rt := syscall.Signal(35); rt <= 64; rt++ {
+		sigs = append(sigs, rt)
+	}
+	return sigs
+}()
+
+// alreadyThere says whether CMD has received the signal just as we have: the
+// terminal sends to the whole foreground process group.
+func alreadyThere(s sys.SigInfo) bool {
+	if !s.FromKernel() {
+		return false
+	}
+	switch s.Signal {
+	case syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGWINCH:
+		return true
+	case syscall.SIGHUP, syscall.SIGCONT:
+		// A hang-up is told to the session's leader alone.
+		sid, _, _ := syscall.RawSyscall(syscall.SYS_GETSID, 0, 0, 0)
+		return int(sid) != os.Getpid()
+	}
+	return false // such as the SIGALRM of an alarm(2) from before exec
+}
+
+// forwarder passes the signals that this process receives on to CMD, also
+// those that we were started with ignored: CMD was, too, and may have changed it.
+// A signal for the whole process group from another process (kill %1) reaches
+// CMD twice, directly and through us: the two can't be told apart.
+type forwarder struct {
+	infos *sys.SigInfos
+
+	mu       sync.Mutex
+	send     func(syscall.Signal) error
+	released bool
+	held     []syscall.Signal // received before CMD was there
+}
+
+func forwardTo(w *Workload) (*forwarder, error) {
+	infos, err := sys.CatchSigInfo(forwarded...)
+	if err != nil {
+		return nil, err
+	}
+	f := &forwarder{infos: infos, send: w.Signal}
+	go f.run()
+	return f, nil
+}
+
+func (f *forwarder) run() {
+	for {
+		s, err := f.infos.Next()
+		if err != nil {
+			return
+		}
+		if alreadyThere(s) {
+			continue
+		}
+		f.mu.Lock()
+		if f.released {
+			_ = f.send(s.Signal) // CMD has ended: Wait says so
+		} else {
+			f.held = append(f.held, s.Signal)
+		}
+		f.mu.Unlock()
+	}
+}
+
+// release passes on what was held, and from now on all at once.
+func (f *forwarder) release() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, sig := range f.held {
+		_ = f.send(sig)
+	}
+	f.held, f.released = nil, true
+}
+
+func (f *forwarder) stop() { f.infos.Close() }

@@ -1,0 +1,47 @@
+// Runner is `bpfbroker run` without a broker: what the tests of package launch
+// start. Its filter notifies nobody.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+
+	"github.com/bpfbroker/bpfbroker/internal/sys"
+	"github.com/bpfbroker/bpfbroker/launch"
+)
+
+func main() {
+	launch.Main()
+	private := map[string]launch.Mode{"host": launch.Host, "private": launch.Private}
+	id := flag.String("id", fmt.Sprintf("test-%d", os.Getpid()), "")
+	net := flag.String("net", "host", "")
+	pid := flag.String("pid", "host", "")
+	dir := flag.String("dir", "", "")
+	flag.Parse()
+	const allow = 0x7fff0000
+	w, err := launch.Start(launch.Config{
+		ID: *id, Args: flag.Args(), Dir: *dir,
+		Net: private[*net], PID: private[*pid],
+		Filter: []sys.SockFilter{{Code: 6, K: allow}},
+	})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "runner:", err)
+		os.Exit(125)
+	}
+	if err := w.Release(); err != nil {
+		w.Close()
+		fmt.Fprintln(os.Stderr, "runner:", err)
+		if e := (*launch.ExecError)(nil); errors.As(err, &e) {
+			os.Exit(e.ExitCode())
+		}
+		os.Exit(125)
+	}
+	status, err := w.Wait()
+	if err := errors.Join(err, w.Close()); err != nil {
+		fmt.Fprintln(os.Stderr, "runner:", err)
+		os.Exit(125)
+	}
+	status.Exit()
+}

@@ -1,0 +1,113 @@
+// Package policy turns facts into decisions. It is pure: no system call, no
+// clock, no state of its own.
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/bpfbroker/bpfbroker/facts"
+)
+
+// Verdict is what happens to an operation. The zero value denies.
+type Verdict uint8
+
+const (
+	Deny   Verdict = iota
+	Allow          // the broker performs it
+	Native         // the kernel decides, with the workload's own rights
+)
+
+func (v Verdict) String() string { return [...]string{"deny", "allow", "native"}[v] }
+
+// Cause is why a verdict came about. It is apart from the verdict: an error
+// denies, but is no denial by a rule.
+type Cause uint8
+
+const (
+	ByDefault Cause = iota // no rule matched
+	ByRule
+	ByError // the broker itself failed
+)
+
+func (c Cause) String() string { return [...]string{"default", "rule", "error"}[c] }
+
+// Decision is a verdict with its reason.
+type Decision struct {
+	Verdict Verdict
+	Cause   Cause
+	Rule    string // the rule's name, ByRule
+	Message string // one sentence for the operator
+}
+
+// Policy decides operations. Implementations are safe for use by many
+// goroutines at once, and keep nothing of what they were asked.
+type Policy interface {
+	// Name is what users call it.
+	Name() string
+	// Decide says what happens to the operation that the facts describe.
+	Decide(*facts.Facts) Decision
+	// Trusts says that the workload is trusted with everything that root may do
+	// with bpf(); only then may Decide's allowance of a syscall program stand.
+	Trusts() bool
+}
+
+// Decide asks the policy, and refuses what no policy can allow in parts: a
+// program of BPF_PROG_TYPE_SYSCALL attaches from inside the kernel, by
+// bpf_sys_bpf, behind the filter's back, and its test run goes straight to the
+// kernel; so whoever may load one may do everything.
+func Decide(p Policy, f *facts.Facts) Decision {
+	d := p.Decide(f)
+	if d.Verdict == Allow && f.Command == "prog_load" && f.ProgType == "syscall" && !p.Trusts() {
+		return Decision{Verdict: Deny, Cause: ByRule, Rule: "no-syscall-programs",
+			Message: fmt.Sprintf("a program of type syscall can make any bpf() call unseen; policy %s doesn't allow everything", p.Name())}
+	}
+	return d
+}
+
+// builtin is a policy that says the same to every operation.
+type builtin struct {
+	name, about string
+	trusts      bool
+	decision    Decision
+}
+
+func (b *builtin) Name() string                 { return b.name }
+func (b *builtin) Trusts() bool                 { return b.trusts }
+func (b *builtin) Decide(*facts.Facts) Decision { return b.decision }
+
+var builtins = []*builtin{
+	{"deny", "allows nothing, and shows at the end what the command would have needed", false,
+		Decision{Verdict: Deny, Cause: ByRule, Rule: "deny", Message: "policy deny allows nothing"}},
+	{"trusted", "allows everything, host-wide effects included: for programs that you would run as root", true,
+		Decision{Verdict: Allow, Cause: ByRule, Rule: "trusted", Message: "policy trusted allows everything"}},
+}
+
+// Builtin returns the built-in policy called name. The error of an unknown name
+// lists those that there are.
+func Builtin(name string) (Policy, error) {
+	i := slices.IndexFunc(builtins, func(b *builtin) bool { return b.name == name })
+	if i < 0 {
+		return nil, fmt.Errorf("no policy %q; there are:\n%s", name, Describe())
+	}
+	return builtins[i], nil
+}
+
+// Names lists the built-in policies.
+func Names() []string {
+	var out []string
+	for _, b := range builtins {
+		out = append(out, b.name)
+	}
+	return out
+}
+
+// Describe says in a line each what the built-in policies do.
+func Describe() string {
+	var b strings.Builder
+	for _, p := range builtins {
+		fmt.Fprintf(&b, "  %-8s %s\n", p.name, p.about)
+	}
+	return strings.TrimSuffix(b.String(), "\n")
+}

@@ -1,0 +1,178 @@
+// Package reply gives the workload what the kernel answered: outputs written
+// back into its memory, the new fd installed, the value or the error returned.
+package reply
+
+import (
+	"bytes"
+
+	"github.com/bpfbroker/bpfbroker/abi"
+	"github.com/bpfbroker/bpfbroker/internal/sys"
+	"github.com/bpfbroker/bpfbroker/notify"
+	"github.com/bpfbroker/bpfbroker/perform"
+	"github.com/bpfbroker/bpfbroker/request"
+)
+
+// Memory is the target's memory, to write to. It respects page protection.
+type Memory interface {
+	Write(addr uint64, p []byte) (int, sys.Errno)
+}
+
+// Deliver writes the outputs back and hands the new fd over: everything but the
+// answer itself. It returns the value and the error to answer with, and false if
+// there is no target any more.
+//
+// An output that can't be written makes the call fail with EFAULT, as it does
+// natively; what was made is undone by the caller, who closes it. The caller
+// closes all its copies before it answers: an application that closes its only
+// fd of a link right afterwards finds the link gone.
+func Deliver(l *notify.Listener, n *notify.Notification, m Memory, q *request.Request, r *perform.Result) (value int, e sys.Errno, there bool) {
+	if e := Outputs(m, q, r); e != 0 {
+		return 0, e, true
+	}
+	if r.Errno != 0 || r.FD < 0 {
+		return r.Value, r.Errno, true
+	}
+	// In two steps, not with SECCOMP_ADDFD_FLAG_SEND: see docs/architecture.md.
+	fd, e := l.Install(n, r.FD)
+	return fd, e, e != sys.ENOENT
+}
+
+// Outputs writes to the target's memory just the bytes that the kernel wrote to
+// our copy, in the kernel's order. EFAULT: the target's memory didn't take them.
+func Outputs(m Memory, q *request.Request, r *perform.Result) sys.Errno {
+	if order := q.Row.Order; order != nil {
+		for _, name := range order {
+			if e := output(m, q, r, q.Row.Field(name)); e != 0 {
+				return e
+			}
+		}
+		return 0
+	}
+	for i := range q.Row.Fields {
+		if e := output(m, q, r, &q.Row.Fields[i]); e != 0 {
+			return e
+		}
+	}
+	return 0
+}
+
+func output(m Memory, q *request.Request, r *perform.Result, f *abi.Field) sys.Errno {
+	if f.Class == abi.Pointer {
+		if f.Buffer.Dir == abi.In || !f.Live(q.Attr) {
+			return 0
+		}
+		for i := range q.Buffers {
+			if b := &q.Buffers[i]; b.Parent == request.NoParent && b.Field == f {
+				return buffer(m, q, r, i)
+			}
+		}
+		return 0
+	}
+	if f.Dir == abi.In {
+		return 0
+	}
+	now := r.Attr[f.Offset : f.Offset+f.Size]
+	if perform.Untouched(q, r, f) {
+		return 0
+	}
+	return write(m, q.Addr+uint64(f.Offset), now)
+}
+
+// buffer writes one buffer back, after those that it points to.
+func buffer(m Memory, q *request.Request, r *perform.Result, i int) sys.Errno {
+	b, out := &q.Buffers[i], r.Out[i]
+	if out == nil {
+		return 0
+	}
+	if b.Field.Buffer.Wrote != abi.WroteStruct {
+		return write(m, b.Addr, out[:wrote(b, out, q, r)])
+	}
+	if !infoWritten(q, r, out) {
+		return 0
+	}
+	for j := range q.Buffers {
+		child := &q.Buffers[j]
+		if child.Parent != i {
+			continue
+		}
+		// The kernel clears a pointer that it refuses to follow.
+		cleared := abi.Uint(out, child.Offset, 8) == 0
+		if !cleared {
+			if r.Out[j] != nil {
+				if e := write(m, child.Addr, r.Out[j][:wroteInfo(child, r.Out[j], q, out)]); e != 0 {
+					return e
+				}
+			}
+			abi.Put(out, child.Offset, 8, child.Addr)
+		}
+	}
+	n := min(len(out), int(q.Row.Field("info_len").Uint(r.Attr)))
+	return write(m, b.Addr, out[:n])
+}
+
+// infoWritten says whether the kernel got as far as copying the structure out,
+// which it does even where a name in it was too short (ENOSPC).
+func infoWritten(q *request.Request, r *perform.Result, out []byte) bool {
+	if r.Errno == 0 {
+		return true
+	}
+	id := q.Info.Field("id")
+	return id != nil && id.Uint(out) != 0
+}
+
+// wrote is how many bytes of a buffer of the attribute the kernel wrote.
+func wrote(b *request.Buffer, out []byte, q *request.Request, r *perform.Result) int {
+	switch b.Field.Buffer.Wrote {
+	case abi.WroteLog:
+		return perform.LogLength(q, r)
+	case abi.WroteString:
+		return bytes.IndexByte(out, 0) + 1
+	case abi.WroteElems:
+		return elements(out, int(b.Field.Buffer.Len.Elem))
+	case abi.WroteAll:
+		if r.Errno == 0 {
+			return len(out)
+		}
+	}
+	return 0
+}
+
+// wroteInfo is the same for a buffer of an info structure, whose bytes after the
+// call are info.
+func wroteInfo(b *request.Buffer, out []byte, q *request.Request, info []byte) int {
+	l := b.Field.Buffer.Len
+	switch b.Field.Buffer.Wrote {
+	case abi.WroteString:
+		return bytes.IndexByte(out, 0) + 1
+	case abi.WroteCount:
+		size := uint64(l.Elem)
+		if l.Rec != "" {
+			size = q.Info.Field(l.Rec).Uint(info)
+		}
+		return int(min(uint64(len(out)), q.Info.Field(l.Count).Uint(info)*size))
+	case abi.WroteAll:
+		return len(out)
+	}
+	return 0
+}
+
+// elements is the length of what no longer holds the fill.
+func elements(out []byte, size int) int {
+	n := 0
+	for ; n+size <= len(out); n += size {
+		if bytes.Count(out[n:n+size], []byte{0xff}) == size {
+			break
+		}
+	}
+	return n
+}
+
+func write(m Memory, addr uint64, p []byte) sys.Errno {
+	if len(p) == 0 {
+		return 0
+	}
+	if n, e := m.Write(addr, p); e != 0 || n < len(p) {
+		return sys.EFAULT
+	}
+	return 0
+}

@@ -1,0 +1,207 @@
+package workload
+
+import (
+	"github.com/bpfbroker/bpfbroker/abi"
+	"github.com/bpfbroker/bpfbroker/internal/sys"
+	"github.com/bpfbroker/bpfbroker/notify"
+	"github.com/bpfbroker/bpfbroker/perform"
+)
+
+// Target is the thread whose call is suspended, as one broker thread sees it:
+// its memory, its fds, and its place (ids, namespaces, file system). It is
+// pointed at one notification after another (At).
+type Target struct {
+	thread   *sys.Thread
+	listener *notify.Listener
+	n        *notify.Notification
+
+	tid    int // the thread that pidfd is open on; it may be gone
+	pidfd  int
+	netNS  uint64 // the network namespace that the broker thread is in
+	opened bool   // pidfd is known to be n's thread
+	creds  sys.Creds
+	files  bool // entered
+	as     bool // entered
+}
+
+// NewTarget returns the Target of a broker thread that sits in the network
+// namespace whose inode is netNS.
+func NewTarget(t *sys.Thread, l *notify.Listener, netNS uint64) *Target {
+	return &Target{thread: t, listener: l, pidfd: -1, netNS: netNS}
+}
+
+// At points the target at a notification.
+func (t *Target) At(n *notify.Notification) { t.n, t.opened = n, false }
+
+// Read implements request.Target.
+func (t *Target) Read(addr uint64, p []byte) (int, sys.Errno) {
+	n, e := sys.ReadMemory(t.n.TID, addr, p)
+	return n, gone(e)
+}
+
+// ReadAll implements request.Target.
+func (t *Target) ReadAll(segs []sys.Segment) bool { return sys.ReadSegments(t.n.TID, segs) }
+
+// Write implements reply.Memory.
+func (t *Target) Write(addr uint64, p []byte) (int, sys.Errno) {
+	return sys.WriteMemory(t.n.TID, addr, p)
+}
+
+// gone makes one error of a target that isn't there any more; who gets it as an
+// answer isn't there either.
+func gone(e sys.Errno) sys.Errno {
+	if e == sys.ENOENT {
+		return sys.ESRCH
+	}
+	return e
+}
+
+// open makes sure that pidfd is the target's: one of an earlier call serves, as
+// long as its thread lives, for then the id can't be another's.
+func (t *Target) open() sys.Errno {
+	if t.opened {
+		return 0
+	}
+	if t.pidfd >= 0 {
+		if t.tid == t.n.TID {
+			if c, e := sys.PidfdCreds(t.pidfd, t.tid); e == 0 {
+				t.creds, t.opened = c, true
+				return 0
+			}
+		}
+		sys.Close(t.pidfd)
+		t.pidfd = -1
+	}
+	fd, e := sys.PidfdOpen(t.n.TID)
+	if e != 0 {
+		return gone(e)
+	}
+	if e := t.thread.NewFD(&t.pidfd, fd); e != 0 {
+		return e
+	}
+	t.tid = t.n.TID
+	c, e := sys.PidfdCreds(t.pidfd, t.tid)
+	if e != 0 {
+		return gone(e)
+	}
+	// Opened by number: whose it is, is known only if the target still waits.
+	if !t.listener.Waits(t.n) {
+		return sys.ESRCH
+	}
+	t.creds, t.opened = c, true
+	return 0
+}
+
+// kinds of files, as abi speaks of them.
+var kinds = map[sys.FileKind]abi.Object{
+	sys.MapFile:        abi.Map,
+	sys.ProgFile:       abi.Prog,
+	sys.LinkFile:       abi.Link,
+	sys.BTFFile:        abi.BTF,
+	sys.TokenFile:      abi.Token,
+	sys.PerfEventFile:  abi.PerfEvent,
+	sys.PidfdFile:      abi.Pidfd,
+	sys.NamespaceFile:  abi.Netns,
+	sys.DirectoryFile:  abi.Cgroup | abi.Directory | abi.Bpffs,
+	sys.CharDeviceFile: abi.Lirc,
+}
+
+// Take implements request.Target. A file of no kind that bpf() takes isn't kept:
+// a stand-in is refused with the same errno, and can't stall whoever closes it.
+func (t *Target) Take(n int) (abi.Object, sys.Errno) {
+	if e := t.open(); e != 0 {
+		return 0, e
+	}
+	if e := t.thread.Place(&t.pidfd, n); e != 0 {
+		return 0, e
+	}
+	k, e := sys.KindOf(n)
+	if e != 0 {
+		t.thread.Clear(n)
+		return 0, e
+	}
+	if k == sys.OtherFile {
+		return 0, t.thread.StandIn(n)
+	}
+	return kinds[k], 0
+}
+
+// Drop closes what Take took.
+func (t *Target) Drop(n int) { t.thread.Clear(n) }
+
+// LinkInfo implements request.Target.
+func (t *Target) LinkInfo(n int, info []byte) sys.Errno { return perform.ObjectInfo(n, info) }
+
+// Enter implements perform.Place.
+func (t *Target) Enter(n perform.Needs) sys.Errno {
+	if n == (perform.Needs{}) {
+		return 0
+	}
+	if e := t.open(); e != 0 {
+		return e
+	}
+	if n.Net {
+		if e := t.enterNet(); e != 0 {
+			return e
+		}
+	}
+	var groups []uint32
+	if n.Files {
+		g, err := sys.Groups(t.tid)
+		if err != nil {
+			return sys.ESRCH
+		}
+		groups = g
+		if e := t.thread.EnterFiles(t.pidfd, t.tid); e != 0 {
+			return e
+		}
+		t.files = true
+	}
+	if n.Creds {
+		if e := t.thread.ActAs(t.creds, groups); e != 0 {
+			t.Leave()
+			return e
+		}
+		t.as = true
+	}
+	return 0
+}
+
+// enterNet moves the thread into the target's network namespace, where it stays
+// until a target from another one comes: nothing else that it does looks at it.
+func (t *Target) enterNet() sys.Errno {
+	ns, e := sys.OpenNetNS(t.pidfd, t.tid)
+	if e != 0 {
+		return gone(e)
+	}
+	defer sys.Close(ns)
+	inode, e := sys.Inode(ns)
+	if e != 0 || inode == t.netNS {
+		return e
+	}
+	if e := sys.SetNetNS(ns); e != 0 {
+		return e
+	}
+	t.netNS = inode
+	return 0
+}
+
+// Leave implements perform.Place.
+func (t *Target) Leave() {
+	if t.as {
+		t.thread.BeSelf()
+		t.as = false
+	}
+	if t.files {
+		t.thread.LeaveFiles()
+		t.files = false
+	}
+}
+
+// PID implements perform.Place.
+func (t *Target) PID(pid uint32) (uint32, sys.Errno) {
+	if e := t.open(); e != 0 {
+		return 0, e
+	}
+	return sys.PIDFromTarget(t.pidfd, t.tid, pid)
+}
