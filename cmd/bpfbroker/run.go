@@ -1,0 +1,249 @@
+package main
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/bpfbroker/bpfbroker/abi"
+	"github.com/bpfbroker/bpfbroker/filter"
+	"github.com/bpfbroker/bpfbroker/internal/sys"
+	"github.com/bpfbroker/bpfbroker/launch"
+	"github.com/bpfbroker/bpfbroker/policy"
+	"github.com/bpfbroker/bpfbroker/worker"
+)
+
+type runOptions struct {
+	policy   string
+	net, pid string
+	userMap  string
+	groupMap string
+	quiet    bool
+}
+
+func runCommand() *cobra.Command {
+	var o runOptions
+	c := &cobra.Command{
+		Use:   "run --policy POLICY [flags] -- CMD [ARGS…]",
+		Short: "Run a command without privileges, its bpf() calls brokered",
+		Long: `Run CMD as root of a new user namespace, without any capability on the host. Its
+bpf() calls, and those of all processes that it starts, are decided by the policy
+and performed in its place.
+
+CMD gets namespaces of its own for mounts, cgroups and IPC, a cgroup v2 below the
+caller's, at /sys/fs/cgroup, and an empty bpffs of its own at /sys/fs/bpf. Standard
+streams, terminal, signals, working directory and exit status are as if CMD had
+been started directly. All that run creates is gone after it.
+
+Policies:
+` + policy.Describe() + `
+
+Exit status: CMD's own, or 128 and the signal's number where a signal ended it and
+the shell can't be told so; 125 if bpfbroker itself fails, 126 if CMD can't be
+executed, 127 if there is no CMD.`,
+		Example: `  # a shell in which every BPF tool works
+  bpfbroker run --policy trusted -- bash
+
+  # XDP on interfaces of the command's own
+  bpfbroker run --policy trusted --net private -- ./attach-xdp.sh
+
+  # what would this program need?
+  bpfbroker run --policy deny -- bpftool feature probe
+
+  # other ids than root's in /etc/subuid
+  bpfbroker run --policy trusted --user-map 0:300000:65536 -- id`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return errors.New("run: no command; say what to run after --, for example: bpfbroker run --policy trusted -- bash")
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, args []string) error { return run(o, args, c.ErrOrStderr()) },
+		ValidArgsFunction: func(_ *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+			if len(args) > 0 || strings.Contains(prefix, "/") {
+				return nil, cobra.ShellCompDirectiveDefault
+			}
+			return executables(prefix), cobra.ShellCompDirectiveDefault
+		},
+	}
+	f := c.Flags()
+	f.SetInterspersed(false) // CMD's flags are CMD's, also without --
+	f.StringVarP(&o.policy, "policy", "p", "", "policy that decides CMD's operations: "+strings.Join(policy.Names(), " or ")+" (required)")
+	f.StringVar(&o.net, "net", "host", "network namespace: host (the caller's) or private (a new one, with lo)")
+	f.StringVar(&o.pid, "pid", "host", "pid namespace: host (the caller's) or private (a new one, with an init)")
+	f.StringVar(&o.userMap, "user-map", "", "user ids of the namespace, INSIDE:OUTSIDE:SIZE[,…] (default: root's in /etc/subuid, else 0:100000:65536)")
+	f.StringVar(&o.groupMap, "group-map", "", "group ids likewise (default: as --user-map, else root's in /etc/subgid)")
+	f.BoolVarP(&o.quiet, "quiet", "q", false, "don't list at the end what the policy denied")
+	complete := func(flag string, values ...string) {
+		err := c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+		if err != nil {
+			panic(err) // no such flag
+		}
+	}
+	complete("policy", policy.Names()...)
+	complete("net", "host", "private")
+	complete("pid", "host", "private")
+	return c
+}
+
+// executables lists the commands in PATH that begin with prefix.
+func executables(prefix string) []string {
+	var out []string
+	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			continue // PATH often names directories that aren't there
+		}
+		for _, e := range entries {
+			if strings.HasPrefix(e.Name(), prefix) {
+				out = append(out, e.Name())
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// config checks the options, and makes of them what launch wants to know.
+func (o *runOptions) config(args []string) (launch.Config, error) {
+	cfg := launch.Config{Args: args}
+	if o.policy == "" {
+		return cfg, fmt.Errorf("run: no policy; choose one with --policy:\n%s", policy.Describe())
+	}
+	if _, err := policy.Builtin(o.policy); err != nil {
+		return cfg, fmt.Errorf("run: --policy: %w", err)
+	}
+	for _, m := range []struct {
+		flag, value string
+		to          *launch.Mode
+	}{{"net", o.net, &cfg.Net}, {"pid", o.pid, &cfg.PID}} {
+		switch m.value {
+		case "host":
+			*m.to = launch.Host
+		case "private":
+			*m.to = launch.Private
+		default:
+			return cfg, fmt.Errorf("run: --%s: %q is neither host nor private", m.flag, m.value)
+		}
+	}
+	for _, m := range []struct {
+		flag, value string
+		to          *[]launch.IDMap
+	}{{"user-map", o.userMap, &cfg.UserMap}, {"group-map", o.groupMap, &cfg.GroupMap}} {
+		if m.value == "" {
+			continue
+		}
+		ids, err := launch.ParseIDMap(m.value)
+		if err != nil {
+			return cfg, fmt.Errorf("run: --%s: %w", m.flag, err)
+		}
+		*m.to = ids
+	}
+	if os.Geteuid() != 0 {
+		return cfg, errors.New("run: only root can create workloads; run it with sudo")
+	}
+	prog, err := filter.Program(abi.NativeCommands())
+	if err != nil {
+		return cfg, fmt.Errorf("run: %w", err)
+	}
+	for _, i := range prog {
+		cfg.Filter = append(cfg.Filter, sys.SockFilter(i))
+	}
+	cfg.ID = newID()
+	return cfg, nil
+}
+
+// newID makes a workload's id, unique on the host.
+func newID() string {
+	var b [6]byte
+	rand.Read(b[:]) // never fails
+	return "run-" + hex.EncodeToString(b[:])
+}
+
+// run runs the command. Where it could be started, run doesn't return: the
+// process ends as the command did.
+func run(o runOptions, args []string, stderr io.Writer) error {
+	cfg, err := o.config(args)
+	if err != nil {
+		return err
+	}
+	w, err := launch.Start(cfg)
+	if err != nil {
+		return err
+	}
+	status, report, err := o.serve(cfg, w)
+	if err := errors.Join(err, w.Close()); err != nil {
+		return err
+	}
+	for _, e := range report.Errors {
+		fmt.Fprintln(stderr, "bpfbroker:", e)
+	}
+	if !o.quiet {
+		summarize(stderr, o.policy, report)
+	}
+	status.Exit()
+	return nil
+}
+
+// lastWords is how long a worker may take to end after its workload. It ends by
+// itself; one that the kernel holds on to is killed.
+const lastWords = 10 * time.Second
+
+// serve starts the worker, lets the command go, and waits for the end of both.
+func (o *runOptions) serve(cfg launch.Config, w *launch.Workload) (launch.ExitStatus, worker.Report, error) {
+	none := launch.ExitStatus{}
+	p, err := worker.Start(worker.Config{
+		ID: cfg.ID, Policy: o.policy,
+		Listener: w.Listener(), NetNS: w.NetNS(), Cgroup: w.WorkerCgroup(),
+	})
+	if err != nil {
+		return none, worker.Report{}, err
+	}
+	defer p.Close()
+	// The worker holds the only listener now: if it dies, calls fail (ENOSYS)
+	// instead of waiting for an answer that nobody gives.
+	if err := w.Listener().Close(); err != nil {
+		return none, worker.Report{}, err
+	}
+	if err := w.Release(); err != nil {
+		var notExecuted *launch.ExecError
+		if errors.As(err, &notExecuted) {
+			err = &exitError{err, notExecuted.ExitCode()}
+		}
+		return none, worker.Report{}, err
+	}
+	status, err := w.Wait()
+	if err != nil {
+		return none, worker.Report{}, err
+	}
+	select {
+	case report := <-p.Ended():
+		return status, report, nil
+	case <-time.After(lastWords):
+		return status, worker.Report{Errors: []string{fmt.Sprintf("the worker didn't end within %v of its workload, and is killed", lastWords)}}, nil
+	}
+}
+
+// summarize says what was denied, most frequent first.
+func summarize(w io.Writer, policyName string, r worker.Report) {
+	if len(r.Denied) == 0 {
+		return
+	}
+	total := 0
+	for _, d := range r.Denied {
+		total += d.Count
+	}
+	fmt.Fprintf(w, "bpfbroker: policy %s denied %d of %d operations:\n", policyName, total, r.Served)
+	for _, d := range r.Denied {
+		fmt.Fprintf(w, "  %6d  %s\n", d.Count, strings.TrimSpace(d.Command+" "+d.Kind))
+	}
+}
