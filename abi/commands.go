@@ -35,8 +35,8 @@ const (
 	ProgStreamRead  Command = 37
 	afterLastRow            = 38
 	mapElemsAreOwn          = "acts on a map that the caller holds an fd of, by the fd's own mode"
-	attachIsUncheck         = "the kernel checks no capability, only the fd: the decision is ours"
-	idsAreKernelWid         = "ids are kernel-wide: a workload sees its own objects' only"
+	attachUnchecked         = "the kernel checks no capability, only the fd: the decision is ours"
+	idsKernelWide           = "ids are kernel-wide: a workload sees its own objects' only"
 )
 
 // RowOf returns the row of a command, or nil for one that the table doesn't know.
@@ -146,6 +146,10 @@ func attachPoint() part {
 	)
 }
 
+// callersNetns are the attach types of PROG_ATTACH and PROG_DETACH that act on the
+// network namespace of the caller (kernel/bpf/net_namespace.c, netns_bpf_prog_attach).
+var callersNetns = []Cond{all(is("attach_type", at("FLOW_DISSECTOR")...))}
+
 // relative is where among several programs: before or after which.
 func relative(flags string) part {
 	return union(
@@ -209,18 +213,18 @@ var table = [afterLastRow]Row{
 	7: row(Row{Command: 7, Kernel: "BPF_OBJ_GET", Creds: true, Name: "obj_get", Since: "4.4", Last: "path_fd", Returns: Result{FD: Map | Prog | Link}, Why: "as BPF_OBJ_PIN"},
 		u64("pathname").path().fact("pin.path"), u32("bpf_fd"),
 		u32("file_flags").flags(ObjectFlags).since("4.15"), s32("path_fd").fd(Directory).when(all(has("file_flags", FPathFD))).since("6.5")),
-	8: row(Row{Command: 8, Kernel: "BPF_PROG_ATTACH", Name: "prog_attach", Since: "4.10", Last: "expected_revision", Why: attachIsUncheck}, attachParts(false)...),
-	9: row(Row{Command: 9, Kernel: "BPF_PROG_DETACH", Name: "prog_detach", Since: "4.10", Last: "expected_revision", Why: "the kernel checks nothing at all here, not even whose program it is"}, attachParts(true)...),
+	8: row(Row{Command: 8, Kernel: "BPF_PROG_ATTACH", Name: "prog_attach", Since: "4.10", Last: "expected_revision", Why: attachUnchecked, Net: callersNetns}, attachParts(false)...),
+	9: row(Row{Command: 9, Kernel: "BPF_PROG_DETACH", Name: "prog_detach", Since: "4.10", Last: "expected_revision", Why: "the kernel checks nothing at all here, not even whose program it is", Net: callersNetns}, attachParts(true)...),
 	10: row(Row{Command: 10, Kernel: "BPF_PROG_TEST_RUN", Name: "prog_test_run", Since: "4.12", Member: "test", Last: "batch_size", Native: true, Why: "a syscall program would run as the broker; natively it runs as the workload"},
 		u32("prog_fd").fd(Prog), u32("retval").out(), u32("data_size_in"), u32("data_size_out").inout(),
 		u64("data_in").in(ElemBytes, Len{Count: "data_size_in", Elem: 1}), u64("data_out").outBuf(ElemBytes, Len{Count: "data_size_out", Elem: 1}, WroteCount),
 		u32("repeat"), u32("duration").out(), u32("ctx_size_in").since("5.2"), u32("ctx_size_out").inout().since("5.2"),
 		u64("ctx_in").in(ElemBytes, Len{Count: "ctx_size_in", Elem: 1}).since("5.2"), u64("ctx_out").outBuf(ElemBytes, Len{Count: "ctx_size_out", Elem: 1}, WroteCount).since("5.2"),
 		u32("flags").flags(TestFlags).since("5.10"), u32("cpu").since("5.10"), u32("batch_size").since("5.18")),
-	11: row(Row{Command: 11, Kernel: "BPF_PROG_GET_NEXT_ID", Name: "prog_get_next_id", Since: "4.13", Last: "next_id", Why: idsAreKernelWid}, nextID(Prog)...),
-	12: row(Row{Command: 12, Kernel: "BPF_MAP_GET_NEXT_ID", Name: "map_get_next_id", Since: "4.13", Last: "next_id", Why: idsAreKernelWid}, nextID(Map)...),
-	13: row(Row{Command: 13, Kernel: "BPF_PROG_GET_FD_BY_ID", Name: "prog_get_fd_by_id", Since: "4.13", Last: "prog_id", Returns: Result{FD: Prog}, Why: idsAreKernelWid}, byID("prog_id", Prog)),
-	14: row(Row{Command: 14, Kernel: "BPF_MAP_GET_FD_BY_ID", Name: "map_get_fd_by_id", Since: "4.13", Last: "open_flags", Returns: Result{FD: Map}, Why: idsAreKernelWid},
+	11: row(Row{Command: 11, Kernel: "BPF_PROG_GET_NEXT_ID", Name: "prog_get_next_id", Since: "4.13", Last: "next_id", Why: idsKernelWide}, nextID(Prog)...),
+	12: row(Row{Command: 12, Kernel: "BPF_MAP_GET_NEXT_ID", Name: "map_get_next_id", Since: "4.13", Last: "next_id", Why: idsKernelWide}, nextID(Map)...),
+	13: row(Row{Command: 13, Kernel: "BPF_PROG_GET_FD_BY_ID", Name: "prog_get_fd_by_id", Since: "4.13", Last: "prog_id", Returns: Result{FD: Prog}, Why: idsKernelWide}, byID("prog_id", Prog)),
+	14: row(Row{Command: 14, Kernel: "BPF_MAP_GET_FD_BY_ID", Name: "map_get_fd_by_id", Since: "4.13", Last: "open_flags", Returns: Result{FD: Map}, Why: idsKernelWide},
 		byID("map_id", Map), u32("next_id"), u32("open_flags").flags(OpenFlags).since("4.15")),
 	15: row(Row{Command: 15, Kernel: "BPF_OBJ_GET_INFO_BY_FD", Name: "obj_get_info_by_fd", Since: "4.13", Member: "info", Last: "info", Order: []string{"info", "info_len"}, Why: "without CAP_BPF the kernel hides a program's instructions"},
 		u32("bpf_fd").fd(Map|Prog|Link|BTF|Token), u32("info_len").inout(), u64("info").ptr(InOut, ElemStruct, Len{Count: "info_len", Elem: 1, Max: PageSize}, WroteStruct)),
@@ -232,14 +236,14 @@ var table = [afterLastRow]Row{
 		u64("link_ids").outBuf(ElemU32, Len{Count: "count", Elem: 4, Max: MaxQuery * 4}, WroteElems).since("6.6"),
 		u64("link_attach_flags").outBuf(ElemU32, Len{Count: "count", Elem: 4, Max: MaxQuery * 4}, WroteElems).since("6.6"),
 		u64("revision").out().since("6.6")),
-	17: row(Row{Command: 17, Kernel: "BPF_RAW_TRACEPOINT_OPEN", Name: "raw_tracepoint_open", Since: "4.17", Member: "raw_tracepoint", Last: "cookie", Returns: Result{FD: Link}, Why: attachIsUncheck},
+	17: row(Row{Command: 17, Kernel: "BPF_RAW_TRACEPOINT_OPEN", Name: "raw_tracepoint_open", Since: "4.17", Member: "raw_tracepoint", Last: "cookie", Returns: Result{FD: Link}, Why: attachUnchecked},
 		u64("name").in(ElemString, Len{Elem: MaxTracepoint, Max: MaxTracepoint}).fact("attach.tracepoint"), u32("prog_fd").fd(Prog), u64("cookie").since("6.10")),
 	18: row(Row{Command: 18, Kernel: "BPF_BTF_LOAD", Name: "btf_load", Since: "4.18", Last: "btf_token_fd", Returns: Result{FD: BTF}},
 		u64("btf").in(ElemBytes, Len{Count: "btf_size", Elem: 1, Max: MaxBTF}),
 		u64("btf_log_buf").outBuf(ElemString, Len{Count: "btf_log_size", Elem: 1, Max: MaxLog, Clamp: ClampLog}, WroteLog),
 		u32("btf_size"), u32("btf_log_size"), u32("btf_log_level").flags(LogLevels), u32("btf_log_true_size").out().since("6.4"),
 		u32("btf_flags").flags(BTFFlags).since("6.9"), s32("btf_token_fd").fd(Token).when(all(has("btf_flags", FTokenFD))).since("6.9")),
-	19: row(Row{Command: 19, Kernel: "BPF_BTF_GET_FD_BY_ID", Name: "btf_get_fd_by_id", Since: "4.18", Last: "fd_by_id_token_fd", Returns: Result{FD: BTF}, Why: idsAreKernelWid},
+	19: row(Row{Command: 19, Kernel: "BPF_BTF_GET_FD_BY_ID", Name: "btf_get_fd_by_id", Since: "4.18", Last: "fd_by_id_token_fd", Returns: Result{FD: BTF}, Why: idsKernelWide},
 		byID("btf_id", BTF), u32("next_id"), u32("open_flags").flags(OpenFlags), s32("fd_by_id_token_fd").fd(Token).when(all(has("open_flags", FTokenFD))).since("6.9")),
 	20: row(Row{Command: 20, Kernel: "BPF_TASK_FD_QUERY", Name: "task_fd_query", Since: "4.18", Member: "task_fd_query", Last: "probe_addr", Why: "pids and what others hold"},
 		u32("pid").pid(), u32("fd").need("a number in the fd table of pid, not of the target"), u32("flags").flags(NoFlags), u32("buf_len").inout(),
@@ -247,25 +251,25 @@ var table = [afterLastRow]Row{
 		u32("prog_id").id(Prog).out(), u32("fd_type").enum(TaskFDTypes).out(), u64("probe_offset").out(), u64("probe_addr").out()),
 	21: row(Row{Command: 21, Kernel: "BPF_MAP_LOOKUP_AND_DELETE_ELEM", Name: "map_lookup_and_delete_elem", Since: "4.20", Last: "flags", Native: true, Why: mapElemsAreOwn}, elem(In, Out, true)...),
 	22: row(Row{Command: 22, Kernel: "BPF_MAP_FREEZE", Name: "map_freeze", Since: "5.2", Last: "map_fd", Native: true, Why: mapElemsAreOwn}, u32("map_fd").fd(Map)),
-	23: row(Row{Command: 23, Kernel: "BPF_BTF_GET_NEXT_ID", Name: "btf_get_next_id", Since: "5.4", Last: "next_id", Why: idsAreKernelWid}, nextID(BTF)...),
+	23: row(Row{Command: 23, Kernel: "BPF_BTF_GET_NEXT_ID", Name: "btf_get_next_id", Since: "5.4", Last: "next_id", Why: idsKernelWide}, nextID(BTF)...),
 	24: row(Row{Command: 24, Kernel: "BPF_MAP_LOOKUP_BATCH", Name: "map_lookup_batch", Since: "5.6", Member: "batch", Last: "flags", Native: true, Why: mapElemsAreOwn}, batch(Out, Out)...),
 	25: row(Row{Command: 25, Kernel: "BPF_MAP_LOOKUP_AND_DELETE_BATCH", Name: "map_lookup_and_delete_batch", Since: "5.6", Member: "batch", Last: "flags", Native: true, Why: mapElemsAreOwn}, batch(Out, Out)...),
 	26: row(Row{Command: 26, Kernel: "BPF_MAP_UPDATE_BATCH", Name: "map_update_batch", Since: "5.6", Member: "batch", Last: "flags", Native: true, Why: mapElemsAreOwn}, batch(In, In)...),
 	27: row(Row{Command: 27, Kernel: "BPF_MAP_DELETE_BATCH", Name: "map_delete_batch", Since: "5.6", Member: "batch", Last: "flags", Native: true, Why: mapElemsAreOwn}, batch(In, In)...),
-	28: row(Row{Command: 28, Kernel: "BPF_LINK_CREATE", Creds: true, Name: "link_create", Since: "5.7", Member: "link_create", Last: "uprobe_multi.pid", Returns: Result{FD: Link}, Why: attachIsUncheck,
+	28: row(Row{Command: 28, Kernel: "BPF_LINK_CREATE", Creds: true, Name: "link_create", Since: "5.7", Member: "link_create", Last: "uprobe_multi.pid", Returns: Result{FD: Link}, Why: attachUnchecked,
 		Net: []Cond{all(is("attach_type", at("NETFILTER")...))}}, linkParts()...),
-	29: row(Row{Command: 29, Kernel: "BPF_LINK_UPDATE", Name: "link_update", Since: "5.7", Member: "link_update", Last: "old_prog_fd", Why: attachIsUncheck},
+	29: row(Row{Command: 29, Kernel: "BPF_LINK_UPDATE", Name: "link_update", Since: "5.7", Member: "link_update", Last: "old_prog_fd", Why: attachUnchecked},
 		u32("link_fd").fd(Link),
 		union([]part{u32("new_prog_fd").fd(Prog | Map)}, []part{u32("new_map_fd").fd(Prog | Map).since("6.4")}),
 		u32("flags").flags(UpdateFlags),
 		union([]part{u32("old_prog_fd").fd(Prog | Map).when(all(has("flags", FReplace)))}, []part{u32("old_map_fd").fd(Prog | Map).when(all(has("flags", FReplace))).since("6.4")})),
-	30: row(Row{Command: 30, Kernel: "BPF_LINK_GET_FD_BY_ID", Name: "link_get_fd_by_id", Since: "5.8", Last: "link_id", Returns: Result{FD: Link}, Why: idsAreKernelWid}, byID("link_id", Link)),
-	31: row(Row{Command: 31, Kernel: "BPF_LINK_GET_NEXT_ID", Name: "link_get_next_id", Since: "5.8", Last: "next_id", Why: idsAreKernelWid}, nextID(Link)...),
+	30: row(Row{Command: 30, Kernel: "BPF_LINK_GET_FD_BY_ID", Name: "link_get_fd_by_id", Since: "5.8", Last: "link_id", Returns: Result{FD: Link}, Why: idsKernelWide}, byID("link_id", Link)),
+	31: row(Row{Command: 31, Kernel: "BPF_LINK_GET_NEXT_ID", Name: "link_get_next_id", Since: "5.8", Last: "next_id", Why: idsKernelWide}, nextID(Link)...),
 	32: row(Row{Command: 32, Kernel: "BPF_ENABLE_STATS", Name: "enable_stats", Since: "5.8", Member: "enable_stats", Last: "type", Returns: Result{FD: Stats}, Why: "kernel-wide"},
 		u32("type").enum(StatsTypes)),
 	33: row(Row{Command: 33, Kernel: "BPF_ITER_CREATE", Name: "iter_create", Since: "5.8", Member: "iter_create", Last: "flags", Returns: Result{FD: Iter}, Native: true, Why: "an iterator shows its creator's pid namespace"},
 		u32("link_fd").fd(Link), u32("flags").flags(NoFlags)),
-	34: row(Row{Command: 34, Kernel: "BPF_LINK_DETACH", Name: "link_detach", Since: "5.9", Member: "link_detach", Last: "link_fd", Why: attachIsUncheck}, u32("link_fd").fd(Link)),
+	34: row(Row{Command: 34, Kernel: "BPF_LINK_DETACH", Name: "link_detach", Since: "5.9", Member: "link_detach", Last: "link_fd", Why: attachUnchecked}, u32("link_fd").fd(Link)),
 	35: row(Row{Command: 35, Kernel: "BPF_PROG_BIND_MAP", Name: "prog_bind_map", Since: "5.10", Member: "prog_bind_map", Last: "flags", Native: true, Why: "acts on two objects that the caller holds fds of"},
 		u32("prog_fd").fd(Prog), u32("map_fd").fd(Map), u32("flags").flags(NoFlags)),
 	36: row(Row{Command: 36, Kernel: "BPF_TOKEN_CREATE", Creds: true, Name: "token_create", Since: "6.9", Member: "token_create", Last: "bpffs_fd", Returns: Result{FD: Token}, Why: "a token is a blanket grant"},

@@ -104,6 +104,7 @@ func (p part) fd(o Object) part     { p.f.Class, p.f.Object = FD, o; return p }
 func (p part) id(o Object) part     { p.f.Class, p.f.Object = ID, o; return p }
 func (p part) ifindex() part        { p.f.Class = Ifindex; return p }
 func (p part) pid() part            { p.f.Class = PID; return p }
+func (p part) uid() part            { p.f.Class = UID; return p }
 func (p part) zeroIsNone() part     { p.f.ZeroIsNone = true; return p }
 func (p part) out() part            { p.f.Dir = Out; return p }
 func (p part) inout() part          { p.f.Dir = InOut; return p }

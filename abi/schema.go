@@ -21,11 +21,12 @@ const (
 	ID                       // a kernel-wide object id
 	Ifindex                  // a network interface index, in a network namespace
 	PID                      // a process or thread id, in a pid namespace
+	UID                      // a user id, in a user namespace
 	Pointer                  // an address in the target's memory
 	Bytes                    // a fixed array of bytes
 )
 
-var classNames = [...]string{Scalar: "scalar", Enum: "enum", Flags: "flags", Name: "name", FD: "fd", ID: "id", Ifindex: "ifindex", PID: "pid", Pointer: "pointer", Bytes: "bytes"}
+var classNames = [...]string{Scalar: "scalar", Enum: "enum", Flags: "flags", Name: "name", FD: "fd", ID: "id", Ifindex: "ifindex", PID: "pid", UID: "uid", Pointer: "pointer", Bytes: "bytes"}
 
 func (c Class) String() string { return classNames[c] }
 

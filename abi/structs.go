@@ -23,7 +23,7 @@ var ProgInfo = structure("bpf_prog_info",
 	u32("type").enum(ProgTypes).out(), u32("id").id(Prog).out(), bytes("tag", 8).out(),
 	u32("jited_prog_len").inout(), u32("xlated_prog_len").inout(),
 	list("jited_prog_insns", "jited_prog_len", ElemBytes, 1), list("xlated_prog_insns", "xlated_prog_len", ElemBytes, 1),
-	u64("load_time").out(), u32("created_by_uid").out(), u32("nr_map_ids").inout(), list("map_ids", "nr_map_ids", ElemU32, 4),
+	u64("load_time").out(), u32("created_by_uid").uid().out(), u32("nr_map_ids").inout(), list("map_ids", "nr_map_ids", ElemU32, 4),
 	name16("name").out(), u32("ifindex").ifindex().out(), u32("gpl_compatible").out(),
 	u64("netns_dev").out(), u64("netns_ino").out(), u32("nr_jited_ksyms").inout(), u32("nr_jited_func_lens").inout(),
 	list("jited_ksyms", "nr_jited_ksyms", ElemU64, 8), list("jited_func_lens", "nr_jited_func_lens", ElemU32, 4),
@@ -96,13 +96,14 @@ var LinkInfo = structure("bpf_link_info",
 )
 
 // IterLinkInfo is union bpf_iter_link_info. Which arm is live only the
-// program's target (its BTF type) tells, so every fd in it is taken and every
-// pid translated; 0 is none in each of them but map_fd.
+// program's target (its BTF type) tells, so every fd in it is taken; 0 is none in
+// each of them but map_fd. The pids stay as they are: they are looked up in the
+// pid namespace of whoever creates the iterator, which is the target itself.
 var IterLinkInfo = structure("bpf_iter_link_info",
 	union(
 		arm("map", u32("map_fd").fd(Map|Cgroup)),
 		arm("cgroup", u32("order").enum(CgroupIterOrders), u32("cgroup_fd").fd(Cgroup|Map|Pidfd).zeroIsNone(), u64("cgroup_id")),
-		arm("task", u32("tid").need("pid namespace: see perform"), u32("pid"), u32("pid_fd").fd(Pidfd|Cgroup|Map).zeroIsNone()),
+		arm("task", u32("tid"), u32("pid"), u32("pid_fd").fd(Pidfd|Cgroup|Map).zeroIsNone()),
 	),
 )
 

@@ -19,8 +19,12 @@ type Place interface {
 	Enter(n Needs) sys.Errno
 	// Leave takes Enter back.
 	Leave()
-	// PID translates a process id of the target's pid namespace to ours.
-	PID(pid uint32) (uint32, sys.Errno)
+	// PIDFrom translates a process id of the target's pid namespace to ours, and
+	// PIDIn one of ours to the target's.
+	PIDFrom(pid uint32) (uint32, sys.Errno)
+	PIDIn(pid uint32) (uint32, sys.Errno)
+	// UIDIn translates a user id of our user namespace to the target's.
+	UIDIn(uid uint32) (uint32, sys.Errno)
 }
 
 // Needs says what a call looks at.
@@ -90,6 +94,7 @@ func (p *Performer) Do(q *request.Request, at Place) *Result {
 	if log := logOf(q); log != nil && r.Errno != 0 {
 		p.growLog(q, r, at, log)
 	}
+	idsInTarget(q, r, at)
 	p.finish(q, r)
 	return r
 }
@@ -150,21 +155,9 @@ func (p *Performer) build(q *request.Request, r *Result, at Place) sys.Errno {
 			log.size.Put(r.Attr, min(n, abi.FirstLog))
 		}
 	}
-	for i := range q.Row.Fields {
-		f := &q.Row.Fields[i]
-		if f.Class == abi.PID && f.Live(q.Attr) && f.Uint(q.Attr) != 0 {
-			pid, e := at.PID(uint32(f.Uint(q.Attr)))
-			if e != 0 {
-				pid = noSuchPID // the kernel has its own error for it
-			}
-			f.Put(r.Attr, uint64(pid))
-		}
-	}
+	idsFromTarget(q, r, at)
 	return 0
 }
-
-// noSuchPID is above PID_MAX_LIMIT.
-const noSuchPID = 1<<31 - 1
 
 // fields copies the attribute field by field. Pointers are left zero, and so is
 // what isn't live and shares its bytes with one: no number of the application's
@@ -188,7 +181,7 @@ func (p *Performer) buffer(b *request.Buffer, q *request.Request) ([]byte, sys.E
 	}
 	var n uint64
 	switch {
-	case rule.Elem == abi.ElemStrings, rule.Dir == abi.InOut:
+	case rule.Elem == abi.ElemStrings, rule.Dir == abi.InOut, rule.Struct == &abi.IterLinkInfo:
 		n = uint64(len(b.Data))
 	case rule.Dir == abi.In:
 		return nil, 0
@@ -210,11 +203,11 @@ func (p *Performer) buffer(b *request.Buffer, q *request.Request) ([]byte, sys.E
 	switch {
 	case rule.Wrote == abi.WroteElems || rule.Wrote == abi.WroteString:
 		fill(out, 0xff)
+	case rule.Elem == abi.ElemStrings, rule.Dir == abi.In:
+		copy(out, b.Data) // a copy that may change: pointers, pids
 	case rule.Elem == abi.ElemStruct:
 		clear(out)
 		structure(q, b, out)
-	case rule.Elem == abi.ElemStrings:
-		copy(out, b.Data)
 	}
 	return out, 0
 }

@@ -198,10 +198,21 @@ func (t *Target) Leave() {
 	}
 }
 
-// PID implements perform.Place.
-func (t *Target) PID(pid uint32) (uint32, sys.Errno) {
+// PIDFrom implements perform.Place.
+func (t *Target) PIDFrom(pid uint32) (uint32, sys.Errno) {
 	if e := t.open(); e != 0 {
 		return 0, e
 	}
 	return sys.PIDFromTarget(t.pidfd, t.tid, pid)
 }
+
+// PIDIn implements perform.Place.
+func (t *Target) PIDIn(pid uint32) (uint32, sys.Errno) {
+	if e := t.open(); e != 0 {
+		return 0, e
+	}
+	return sys.PIDInTarget(t.pidfd, t.tid, pid)
+}
+
+// UIDIn implements perform.Place.
+func (t *Target) UIDIn(uid uint32) (uint32, sys.Errno) { return sys.UIDInTarget(t.n.TID, uid) }

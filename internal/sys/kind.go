@@ -27,11 +27,14 @@ const (
 )
 
 var anonKinds = map[string]FileKind{
-	"anon_inode:bpf-map":      MapFile,
-	"anon_inode:bpf-prog":     ProgFile,
-	"anon_inode:bpf_link":     LinkFile,
-	"anon_inode:btf":          BTFFile,
-	"anon_inode:bpf-token":    TokenFile,
+	"anon_inode:bpf-map":  MapFile,
+	"anon_inode:bpf-prog": ProgFile,
+	"anon_inode:bpf_link": LinkFile, // bpf_link_prime
+	"anon_inode:bpf-link": LinkFile, // bpf_link_new_fd: by id or from a pin
+	"anon_inode:btf":      BTFFile,
+	// A token is a nameless file of its bpffs. Others can be made to look like it,
+	// but not like another kind: the kernel refuses them.
+	"/bpf-token (deleted)":    TokenFile,
 	"anon_inode:[perf_event]": PerfEventFile,
 	"anon_inode:[pidfd]":      PidfdFile,
 }

@@ -15,6 +15,7 @@ const (
 	iocPidfdNetNS    = 0xff04      // PIDFD_GET_NET_NAMESPACE, 6.11
 	iocPidfdPIDNS    = 0xff05      // PIDFD_GET_PID_NAMESPACE, 6.11
 	iocNSPIDFromHere = 0x8004b706  // NS_GET_PID_FROM_PIDNS, 6.11
+	iocNSPIDInThere  = 0x8004b708  // NS_GET_PID_IN_PIDNS, 6.11
 	pidfdInfoPID     = 1 << 0
 	pidfdInfoCreds   = 1 << 1
 	kcmpFiles        = 2 // KCMP_FILES
@@ -141,6 +142,76 @@ func PIDFromTarget(pidfd, tid int, pid uint32) (uint32, Errno) {
 		return pidByScan(tid, pid)
 	}
 	return uint32(r), e
+}
+
+// PIDInTarget translates the id that a process or thread has in our pid namespace
+// to the one that it has in thread tid's: ESRCH where it has none there.
+func PIDInTarget(pidfd, tid int, pid uint32) (uint32, Errno) {
+	ns, e := openNS(pidfd, tid, iocPidfdPIDNS, "pid")
+	if e != 0 {
+		return 0, e
+	}
+	defer unix.Close(ns)
+	r, _, e := unix.RawSyscall(unix.SYS_IOCTL, uintptr(ns), iocNSPIDInThere, uintptr(pid))
+	if e != unix.ENOTTY {
+		return uint32(r), e
+	}
+	// Before 6.11: NSpid lists its ids from our namespace inwards, and the
+	// thread's own tell how deep its namespace is.
+	theirs, err := statusField(tid, "NSpid:")
+	if err != nil {
+		return 0, unix.ESRCH
+	}
+	ids, err := statusField(int(pid), "NSpid:")
+	if err != nil || len(ids) < len(theirs) {
+		return 0, unix.ESRCH
+	}
+	return ids[len(theirs)-1], 0
+}
+
+// PIDOf returns the id, in our pid namespace, of the process or thread that a
+// pidfd is open on (PIDFD_GET_INFO; else proc_pid_fdinfo(5)). ESRCH: it is gone.
+func PIDOf(pidfd int) (uint32, Errno) {
+	i := pidfdInfo{mask: pidfdInfoPID}
+	_, _, e := unix.RawSyscall(unix.SYS_IOCTL, uintptr(pidfd), iocPidfdGetInfo, uintptr(unsafe.Pointer(&i)))
+	if e != unix.ENOTTY && e != unix.EINVAL {
+		return i.pid, e
+	}
+	b, err := readFile(fmt.Sprintf("/proc/thread-self/fdinfo/%d", pidfd))
+	if err != nil {
+		return 0, unix.ESRCH
+	}
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(line, "Pid:"); ok {
+			if n, err := strconv.ParseUint(strings.TrimSpace(v), 10, 32); err == nil && n > 0 {
+				return uint32(n), 0
+			}
+		}
+	}
+	return 0, unix.ESRCH
+}
+
+// overflowUID is what the kernel shows for a user that a namespace doesn't map
+// (the default of /proc/sys/kernel/overflowuid).
+const overflowUID = 65534
+
+// UIDInTarget translates a user id of our user namespace to the thread's, as
+// from_kuid_munged does (user_namespaces(7), uid_map).
+func UIDInTarget(tid int, uid uint32) (uint32, Errno) {
+	b, err := readFile(fmt.Sprintf("/proc/%d/uid_map", tid))
+	if err != nil {
+		return 0, unix.ESRCH
+	}
+	for line := range strings.Lines(string(b)) {
+		var inside, outside, size uint32
+		if _, err := fmt.Sscan(line, &inside, &outside, &size); err != nil {
+			return 0, unix.ESRCH
+		}
+		if uid >= outside && uid-outside < size {
+			return inside + uid - outside, 0
+		}
+	}
+	return overflowUID, 0
 }
 
 // pidByScan looks for the process that has this pid in the pid namespace of
