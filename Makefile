@@ -1,0 +1,84 @@
+# make          bin/bpfbroker
+# make demo     real BPF programs with and without bpfbroker
+# make test     all checks and tests
+# make help     the other targets
+#
+# Demo, test, bench, parity, storm and kill need root on Linux ≥ 5.19.
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+
+# Released versions, which Go 1.26 builds. They aren't in go.mod: nothing of ours
+# depends on them.
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
+
+FUZZTIME    ?= 60s
+STORM       ?= 500000
+KILL_ROUNDS ?= 1000
+BENCH       ?=
+PARITY      ?=
+TESTS       ?= ./...
+
+.DEFAULT_GOAL := build
+.PHONY: help build deps check test demo bench parity fuzz storm kill docs govulncheck clean
+
+help:
+	@echo 'make build        bin/bpfbroker, static'
+	@echo 'make deps         install the Debian packages that demo and tests need'
+	@echo 'make demo         real BPF programs with and without bpfbroker'
+	@echo 'make check        gofmt, go vet, staticcheck'
+	@echo 'make test         check, and all tests; TESTS="./filter ./abi" for some'
+	@echo 'make bench        costs of a call, as ratios: docs/results/bench.md'
+	@echo 'make parity       the test suite of cilium/ebpf, brokered: docs/results/parity.md'
+	@echo 'make fuzz         every fuzz target for FUZZTIME=$(FUZZTIME)'
+	@echo 'make storm        STORM=$(STORM) calls from targets that take signals'
+	@echo 'make kill         KILL_ROUNDS=$(KILL_ROUNDS) rounds of killing worker or target'
+	@echo 'make docs         docs/commands.md, from the table of the ABI'
+	@echo 'make govulncheck  known vulnerabilities in what we depend on'
+	@echo 'make clean        remove bin/ and build/'
+
+# The symbol table stays (no -s): package launch finds a symbol of the runtime there.
+build:
+	CGO_ENABLED=0 go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/bpfbroker ./cmd/bpfbroker
+
+deps:
+	bash hack/deps.sh
+
+check:
+	@unformatted=$$(gofmt -l .) && [ -z "$$unformatted" ] || { echo "not formatted (gofmt -w repairs): $$unformatted"; exit 1; }
+	go vet ./...
+	go run $(STATICCHECK) ./...
+
+# One package at a time (-p 1): tests look at what is global to the kernel, such as
+# the ids of all BPF objects, and some count processes or cgroups. No cached results
+# (-count 1): the kernel isn't among the inputs that go test knows of.
+test: deps check build
+	go run ./hack/testrun -leaks -- -p 1 -count 1 -timeout 8m $(TESTS)
+
+demo: deps build
+	bash demo/run.sh
+
+bench: deps build
+	go run ./bench $(BENCH)
+
+parity: build
+	go run ./hack/parity $(PARITY)
+
+fuzz:
+	bash hack/fuzz.sh $(FUZZTIME)
+
+storm: build
+	BPFBROKER_STORM=$(STORM) go test -v -count 1 -timeout 0 -run '^TestStorm' ./e2e
+
+kill: build
+	BPFBROKER_KILL_ROUNDS=$(KILL_ROUNDS) go test -v -count 1 -timeout 0 -run '^TestKill' ./e2e
+
+docs: build
+	bin/bpfbroker commands -o markdown >docs/commands.md.new
+	mv docs/commands.md.new docs/commands.md
+
+govulncheck:
+	bash hack/govulncheck.sh $(GOVULNCHECK)
+
+clean:
+	rm -rf bin build
