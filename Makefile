@@ -59,7 +59,7 @@ demo: deps build
 	bash demo/run.sh
 
 bench: deps build
-	go run ./bench $(BENCH)
+	go run ./bench/driver $(BENCH)
 
 parity: build
 	go run ./hack/parity $(PARITY)
