@@ -86,11 +86,20 @@ func ownCgroupPath() (string, error) {
 	return "", errors.New("own cgroup: this kernel has no cgroup v2")
 }
 
-// create makes the three cgroups, and delegates the middle one to the ids.
-func (c *cgroup) create(uid, gid int) error {
-	if err := os.Mkdir(c.path(), 0o755); err != nil {
+// make makes the top cgroup.
+func (c *cgroup) make() error {
+	err := os.Mkdir(c.path(), 0o755)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("cgroup %q exists: its id is in use", c.name)
+	}
+	if err != nil {
 		return fmt.Errorf("make cgroup %q: %w", c.name, errors.Unwrap(err))
 	}
+	return nil
+}
+
+// fill makes the two below, and delegates the workload's to the ids.
+func (c *cgroup) fill(uid, gid int) error {
 	if b, err := os.ReadFile(c.path("cgroup.controllers")); err == nil {
 		for name := range strings.FieldsSeq(string(b)) {
 			// One that can't be enabled is one the workload doesn't have.
@@ -163,34 +172,88 @@ func (c *cgroup) remove() error {
 	if err := c.kill("."); err != nil {
 		return err
 	}
-	return removeTree(c.path())
-}
-
-func removeTree(dir string) error {
-	entries, err := os.ReadDir(dir)
+	err := c.removeTree()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("remove cgroup: %w", err)
+		return fmt.Errorf("remove cgroup %q: %w", c.name, err)
 	}
-	for _, e := range entries {
-		if e.IsDir() {
-			if err := removeTree(filepath.Join(dir, e.Name())); err != nil {
+	return nil
+}
+
+// removeTree walks with one directory open at a time: the workload may have
+// nested cgroups deeper than a path is long or files may be open.
+func (c *cgroup) removeTree() error {
+	type level struct {
+		name string
+		todo []string // cgroups below, still to be removed
+	}
+	var way []level
+	at, err := os.Open(below(c.parent, "."))
+	if err != nil {
+		return err
+	}
+	defer func() { at.Close() }()
+	move := func(name string) error {
+		next, err := os.Open(below(at, name))
+		if err == nil {
+			at.Close()
+			at = next
+		}
+		return err
+	}
+	for down := c.name; ; {
+		if down != "" {
+			if err := move(down); err != nil {
 				return err
 			}
+			todo, err := subdirectories(at)
+			if err != nil {
+				return err
+			}
+			way = append(way, level{down, todo})
+		}
+		l := &way[len(way)-1]
+		if n := len(l.todo); n > 0 {
+			down, l.todo = l.todo[n-1], l.todo[:n-1]
+			continue
+		}
+		down = ""
+		if err := move(".."); err != nil {
+			return err
+		}
+		if err := removeEmpty(below(at, l.name)); err != nil {
+			return err
+		}
+		if way = way[:len(way)-1]; len(way) == 0 {
+			return nil
 		}
 	}
+}
+
+func below(dir *os.File, name string) string {
+	return fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), name)
+}
+
+func subdirectories(dir *os.File) (names []string, err error) {
+	entries, err := dir.ReadDir(-1)
+	for _, e := range entries {
+		if e.IsDir() {
+			names = append(names, e.Name())
+		}
+	}
+	return names, err
+}
+
+// removeEmpty removes a cgroup without cgroups below, whose processes have ended.
+func removeEmpty(path string) error {
 	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
-		err := syscall.Rmdir(dir)
-		switch {
-		case err == nil || err == syscall.ENOENT:
-			return nil
-		case err == syscall.EBUSY && time.Now().Before(end):
-			// The last process is gone from cgroup.events a little before it
-			// leaves the cgroup, and nothing tells when it has.
-		default:
-			return fmt.Errorf("remove cgroup %q: %w", dir, err)
+		err := syscall.Rmdir(path)
+		// EBUSY: the last process is gone from cgroup.events a little before it
+		// leaves the cgroup, and nothing tells when it has.
+		if err != syscall.EBUSY || time.Now().After(end) {
+			return err
 		}
 	}
 }

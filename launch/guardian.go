@@ -20,8 +20,8 @@ type guardian struct {
 
 // task is a message to the guardian.
 type task struct {
-	Cgroup string // with the fd of the caller's cgroup: remove this one below it
-	Undo   *undo  // with a handle: restore this stream
+	Cgroup string // with the fd of the caller's cgroup: make this one below it, and remove it
+	Undo   *undo  // with a loan's handle and record: end it
 	Done   bool   // nothing is left to do
 }
 
@@ -51,17 +51,15 @@ func startGuardian() (*guardian, error) {
 	return &guardian{ours, pid}, nil
 }
 
-// removeLater makes the guardian remove the cgroup, which need not exist yet.
-func (g *guardian) removeLater(c *cgroup) error {
-	if err := g.send(task{Cgroup: c.name}, int(c.parent.Fd())); err != nil {
-		return fmt.Errorf("tell guardian: %w", err)
-	}
-	return nil
+// makeCgroup makes the guardian make the cgroup, and remove it later. It is its
+// maker so that it neither misses ours nor ever removes another's.
+func (g *guardian) makeCgroup(c *cgroup) error {
+	return g.ask(task{Cgroup: c.name}, int(c.parent.Fd()))
 }
 
-// undoLater makes the guardian restore the stream.
-func (g *guardian) undoLater(u undo, handle int) error {
-	if err := g.send(task{Undo: &u}, handle); err != nil {
+// undoLater makes the guardian end the loan.
+func (g *guardian) undoLater(l *loan) error {
+	if err := g.send(task{Undo: &l.undo}, l.handle, int(l.record.Fd())); err != nil {
 		return fmt.Errorf("tell guardian: %w", err)
 	}
 	return nil
@@ -90,7 +88,7 @@ func guardianMain() {
 	}
 	l := &link{sock: os.NewFile(3, "control")}
 	var cgroups []*cgroup
-	var streams []stream
+	var loans []*loan
 	for {
 		var t task
 		err := l.receive(&t)
@@ -105,25 +103,34 @@ func guardianMain() {
 			continue
 		}
 		if t.Undo != nil {
-			streams = append(streams, stream{*t.Undo, fd})
-		} else {
-			cgroups = append(cgroups, &cgroup{os.NewFile(uintptr(fd), "cgroup"), t.Cgroup})
+			if record, err := l.take(); err == nil {
+				loans = append(loans, &loan{*t.Undo, fd, os.NewFile(uintptr(record), "record")})
+			}
+			continue
 		}
+		c := &cgroup{os.NewFile(uintptr(fd), "cgroup"), t.Cgroup}
+		var a answer
+		if err := c.make(); err != nil {
+			a.Error = err.Error()
+		} else {
+			cgroups = append(cgroups, c)
+		}
+		_ = l.send(a) // if run is gone, the next receive says so
 	}
-	if cleanUp(cgroups, streams) != nil {
+	if cleanUp(cgroups, loans) != nil {
 		os.Exit(1)
 	}
 	os.Exit(0)
 }
 
 // cleanUp kills the workload, and undoes what was done for it.
-func cleanUp(cgroups []*cgroup, streams []stream) error {
+func cleanUp(cgroups []*cgroup, loans []*loan) error {
 	var errs []error
 	for _, c := range cgroups {
 		errs = append(errs, c.remove())
 	}
-	for _, s := range streams {
-		errs = append(errs, s.restore())
+	for _, l := range loans {
+		errs = append(errs, l.end())
 	}
 	return errors.Join(errs...)
 }

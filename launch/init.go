@@ -12,23 +12,12 @@ import (
 // parent, which reaps what it inherits, forwards signals, and ends with CMD; the
 // kernel then kills what is left in the namespace. It returns if CMD can't be
 // executed.
-func (s *setup) beInit(l *link) error {
+func (s *setup) beInit(l *link, infos *sys.SigInfos) error {
 	fd, err := l.take()
 	if err != nil {
 		return err
 	}
 	status := os.NewFile(uintptr(fd), "status")
-	var catch []syscall.Signal
-	for _, sig := range forwarded {
-		if !s.Ignored.Has(sig) {
-			catch = append(catch, sig)
-		}
-	}
-	infos, err := sys.CatchSigInfo(catch...)
-	if err != nil {
-		return err
-	}
-	s.ignoreSignals()
 	files, _ := fdTable([3]uintptr{0, 1, 2}, inherited)
 	var pid int
 	err = s.execute(func(path string, args []string) (err error) {
@@ -45,15 +34,24 @@ func (s *setup) beInit(l *link) error {
 	}
 	l.close()
 
+	// What came before CMD was there, even from the terminal, is for it.
+	for _, sig := range infos.Pending() {
+		_ = syscall.Kill(pid, sig.Signal) // it has just ended: so shall we
+	}
+	// CMD has inherited what is to be ignored, and may want to hear of it since.
+	if err := infos.Catch(forwarded...); err != nil {
+		return err
+	}
 	go func() {
 		for {
 			sig, err := infos.Next()
 			if err != nil {
 				return
 			}
-			if !alreadyThere(sig) {
-				_ = syscall.Kill(pid, sig.Signal) // it has just ended: so shall we
+			if alreadyThere(sig) || sig.Signal == syscall.SIGCONT && !stopped(pid) {
+				continue
 			}
+			_ = syscall.Kill(pid, sig.Signal)
 		}
 	}()
 	for {

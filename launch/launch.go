@@ -66,7 +66,7 @@ type Workload struct {
 	guardian *guardian
 	cgroup   *cgroup
 	worker   *os.File
-	streams  []stream
+	loans    []*loan
 	link     *link
 	listener *os.File
 
@@ -102,6 +102,11 @@ func (w *Workload) start(cfg Config) error {
 	}
 	if cfg.ID == "" || strings.ContainsAny(cfg.ID, "/\n") {
 		return fmt.Errorf("id %q can't be part of a cgroup's name", cfg.ID)
+	}
+	if host, err := sys.InInitialUserNS(); err != nil {
+		return err
+	} else if !host {
+		return errors.New("in a user namespace, such as a workload's, no workload can be created: start it on the host")
 	}
 	if os.Geteuid() != 0 {
 		return errors.New("only root can create a workload")
@@ -169,10 +174,15 @@ func (w *Workload) start(cfg Config) error {
 func physicalDir(dir string) (string, error) {
 	if dir == "" {
 		dir, err := sys.CurrentDir()
-		if err != nil {
-			return "", nil // deleted: CMD inherits it as it is
+		if err == nil {
+			return dir, nil
 		}
-		return dir, nil
+		// Deleted: CMD inherits it as it is. But such a directory leads to its
+		// parent still, which may be what hideHostMounts hides.
+		if hidden, err := sys.InHiddenFS("."); err != nil || hidden {
+			return "", errors.Join(errors.New("the working directory is a deleted one of the host's cgroups or BPF objects; run from another"), err)
+		}
+		return "", nil
 	}
 	abs, err := filepath.Abs(dir)
 	if err == nil {
@@ -190,16 +200,12 @@ func (w *Workload) makeCgroup(id string) error {
 		return err
 	}
 	c := &cgroup{parent: parent, name: cgroupPrefix + id}
-	if _, err := os.Lstat(c.path()); err == nil {
-		parent.Close()
-		return fmt.Errorf("cgroup %q exists: id %q is in use", c.name, id)
-	}
-	if err := w.guardian.removeLater(c); err != nil {
+	if err := w.guardian.makeCgroup(c); err != nil {
 		parent.Close()
 		return err
 	}
 	w.cgroup = c
-	if err := c.create(rootOf(w.uids), rootOf(w.gids)); err != nil {
+	if err := c.fill(rootOf(w.uids), rootOf(w.gids)); err != nil {
 		return err
 	}
 	w.worker, err = os.Open(c.path(workerLeaf))
@@ -268,11 +274,12 @@ func (w *Workload) spawn(cfg Config, std [3]*os.File) (*os.File, error) {
 		status.Close()
 		return nil, fmt.Errorf("start stage in new namespaces: %w", err)
 	}
-	w.process, err = os.FindProcess(w.pid)
-	if err != nil {
-		return nil, err
-	}
+	w.signals.stageStarted()
+	w.process, err = os.FindProcess(w.pid) // while nobody has waited for it
 	go w.watch(r)
+	if err != nil {
+		return nil, errors.Join(err, status.Close())
+	}
 	return status, nil
 }
 
@@ -454,7 +461,7 @@ func (w *Workload) close() error {
 	if w.cgroup != nil {
 		cgroups = append(cgroups, w.cgroup)
 	}
-	err := cleanUp(cgroups, w.streams)
+	err := cleanUp(cgroups, w.loans)
 	if w.pid != 0 && err == nil {
 		<-w.ended
 	}

@@ -1,7 +1,10 @@
 package launch
 
 import (
+	"bytes"
+	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -40,15 +43,28 @@ func alreadyThere(s sys.SigInfo) bool {
 	return false // such as the SIGALRM of an alarm(2) from before exec
 }
 
+// stopped says whether a process is stopped. Continuing one that isn't would be
+// noticed: a shell's fg has sent SIGCONT to the whole process group already.
+func stopped(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return true // SIGCONT once too often is the lesser evil
+	}
+	// "PID (name, which may contain anything) STATE …", see proc_pid_stat(5).
+	_, state, _ := strings.Cut(string(b[max(0, bytes.LastIndexByte(b, ')')):]), " ")
+	return strings.HasPrefix(state, "T")
+}
+
 // forwarder passes the signals that this process receives on to CMD, also
 // those that we were started with ignored: CMD was, too, and may have changed it.
 // A signal for the whole process group from another process (kill %1) reaches
 // CMD twice, directly and through us: the two can't be told apart.
 type forwarder struct {
 	infos *sys.SigInfos
+	send  func(syscall.Signal)
 
 	mu       sync.Mutex
-	send     func(syscall.Signal) error
+	started  bool // the stage is in our process group: it gets what the terminal sends
 	released bool
 	held     []syscall.Signal // received before CMD was there
 }
@@ -58,7 +74,12 @@ func forwardTo(w *Workload) (*forwarder, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &forwarder{infos: infos, send: w.Signal}
+	f := &forwarder{infos: infos, send: func(sig syscall.Signal) {
+		if sig == syscall.SIGCONT && !w.private && !stopped(w.pid) {
+			return // where there is an init it decides: CMD is its child
+		}
+		_ = w.Signal(sig) // CMD has ended: Wait says so
+	}}
 	go f.run()
 	return f, nil
 }
@@ -69,17 +90,23 @@ func (f *forwarder) run() {
 		if err != nil {
 			return
 		}
-		if alreadyThere(s) {
-			continue
-		}
 		f.mu.Lock()
-		if f.released {
-			_ = f.send(s.Signal) // CMD has ended: Wait says so
-		} else {
+		switch {
+		case f.started && alreadyThere(s):
+		case f.released:
+			f.send(s.Signal)
+		default:
 			f.held = append(f.held, s.Signal)
 		}
 		f.mu.Unlock()
 	}
+}
+
+// stageStarted says that signals of the terminal aren't ours to pass on any more.
+func (f *forwarder) stageStarted() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.started = true
 }
 
 // release passes on what was held, and from now on all at once.
@@ -87,7 +114,7 @@ func (f *forwarder) release() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, sig := range f.held {
-		_ = f.send(sig)
+		f.send(sig)
 	}
 	f.held, f.released = nil, true
 }

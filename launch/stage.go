@@ -44,7 +44,11 @@ const (
 func stageMain(fd int) {
 	runtime.LockOSThread() // its cgroup namespace becomes another
 	l := &link{sock: os.NewFile(uintptr(fd), "control")}
-	err := sys.CloseOnExec(fd)
+	// The terminal's signals come to us, too, and are CMD's: they wait for it.
+	infos, err := sys.CatchSigInfo(forwarded...)
+	if err == nil {
+		err = sys.CloseOnExec(fd)
+	}
 	if err == nil {
 		inherited, err = sys.TakeInheritedFDs()
 	}
@@ -56,10 +60,11 @@ func stageMain(fd int) {
 		err = s.prepare(l)
 	}
 	if err == nil {
+		s.ignoreSignals()
 		if s.PrivatePID {
-			err = s.beInit(l)
+			err = s.beInit(l, infos)
 		} else {
-			err = s.beCommand()
+			err = s.beCommand(infos)
 		}
 	}
 	r := request{Step: failed, Error: err.Error()}
@@ -71,6 +76,9 @@ func stageMain(fd int) {
 // prepare completes the namespaces, puts this process under the filter, and
 // returns once CMD is to be executed.
 func (s *setup) prepare(l *link) error {
+	if err := sys.NewSessionKeyring(); err != nil {
+		return err
+	}
 	if s.PrivateNet {
 		if err := sys.LoopbackUp(); err != nil {
 			return err
@@ -163,15 +171,22 @@ func enterDir(l *link, dir string) error {
 }
 
 // beCommand makes this process CMD. It returns if it can't.
-func (s *setup) beCommand() error {
-	s.ignoreSignals()
+func (s *setup) beCommand(infos *sys.SigInfos) error {
 	sys.KeepOnExec(inherited...)
+	// From here on a signal does to us what it does to a program that has just
+	// been executed; and so do those that came before.
+	infos.SetDefault()
+	for _, sig := range infos.Pending() {
+		if !s.Ignored.Has(sig.Signal) {
+			_ = syscall.Kill(os.Getpid(), sig.Signal) // we exist
+		}
+	}
 	return s.execute(func(path string, args []string) error {
 		return syscall.Exec(path, args, s.Env)
 	})
 }
 
-// ignoreSignals ignores what `run` was started with ignored.
+// ignoreSignals ignores what `run` was started with ignored, for CMD to inherit.
 func (s *setup) ignoreSignals() {
 	for sig := syscall.Signal(1); sig <= 64; sig++ {
 		// As init we need to hear of our children.

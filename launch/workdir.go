@@ -39,12 +39,16 @@ func openDir(mountNS, userNS *os.File, blocked, dir string) error {
 		return fmt.Errorf("the workload's root may not search %q; run from another directory", blocked)
 	}
 	tree, err := sys.CloneTreeMapped(dir, int(userNS.Fd()))
-	if err != nil {
-		remedy := fmt.Sprintf("allow all to search %q (chmod o+x), or run from another directory", blocked)
-		if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EOPNOTSUPP) {
-			return fmt.Errorf("the workload's root may not search %q, and the file system of %q can't be mounted with mapped owners: %s: %w", blocked, dir, remedy, err)
+	if errors.Is(err, syscall.EINVAL) {
+		// Its file system has no mapped owners, such as overlayfs. What all may do
+		// there is left, if that includes to search it.
+		if st, e := os.Stat(dir); e == nil && st.Mode()&0o001 != 0 {
+			tree, err = sys.CloneTree(dir)
 		}
-		return fmt.Errorf("mount working directory %q with mapped owners: %w; %s", dir, err, remedy)
+	}
+	if err != nil {
+		return fmt.Errorf("the workload's root may not search %q, and working directory %q can't be mounted with mapped owners: %w; "+
+			"allow all to search the former (chmod o+x), or run from another directory", blocked, dir, err)
 	}
 	defer sys.Close(tree)
 	return sys.InMountNS(int(mountNS.Fd()), func() error {

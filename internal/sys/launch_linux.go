@@ -199,6 +199,27 @@ func ExecutableForAll(min int) (path string, copy *os.File, err error) {
 	return fmt.Sprintf("/proc/self/fd/%d", ro), os.NewFile(uintptr(ro), "bpfbroker"), nil
 }
 
+// NewSessionKeyring gives the calling thread, and what it executes, an empty
+// session keyring: who inherits one possesses its keys, whatever its ids are
+// (keyrings(7)).
+func NewSessionKeyring() error {
+	_, err := unix.KeyctlInt(unix.KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0) // no name
+	if err != nil && err != unix.ENOSYS {                                  // no CONFIG_KEYS, no keys
+		return fmt.Errorf("new session keyring: %w", err)
+	}
+	return nil
+}
+
+// InInitialUserNS says whether this process's capabilities are the host's.
+func InInitialUserNS() (bool, error) {
+	const init = 0xEFFFFFFD // PROC_USER_INIT_INO of include/linux/proc_ns.h
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/user", &st); err != nil {
+		return false, fmt.Errorf("own user namespace: %w", err)
+	}
+	return st.Ino == init, nil
+}
+
 // LoopbackUp brings up lo in the calling thread's network namespace.
 func LoopbackUp() error {
 	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -124,33 +125,72 @@ var siginfoFD int32 = -1
 func siginfoEntry() (handler, restorer uintptr)
 
 // SigInfos receives signals with their siginfo, which os/signal doesn't show.
-type SigInfos struct{ r *os.File }
-
-// CatchSigInfo makes the process receive the signals through the value it
-// returns instead of by their default action. There is one per process; it must
-// not overlap with os/signal. A child's handlers are reset by exec, as ever.
-func CatchSigInfo(sigs ...unix.Signal) (*SigInfos, error) {
-	var p [2]int
-	if err := unix.Pipe2(p[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
-		return nil, fmt.Errorf("signal pipe: %w", err)
-	}
-	siginfoFD = int32(p[1])
-	for _, sig := range sigs {
-		if e := catchOne(sig); e != 0 {
-			return nil, fmt.Errorf("catch %s: %w", unix.SignalName(sig), e)
-		}
-	}
-	return &SigInfos{os.NewFile(uintptr(p[0]), "signals")}, nil
+type SigInfos struct {
+	r      *os.File
+	fd     int // r's, for reading without waiting
+	before map[unix.Signal]sigaction
 }
 
-func catchOne(sig unix.Signal) Errno {
+// siginfos is the only one: signals belong to the process. Its pipe stays open
+// for good, as a handler may be about to write to it at any moment.
+var siginfos struct {
+	sync.Mutex
+	SigInfos
+	inUse bool
+}
+
+// CatchSigInfo makes the process receive the signals through the value it
+// returns, instead of as they were handled before, until Close. A process does
+// so once at a time (EBUSY), and not for signals that os/signal handles. The
+// handlers of a child are reset by exec, as ever.
+func CatchSigInfo(sigs ...unix.Signal) (*SigInfos, error) {
+	siginfos.Lock()
+	defer siginfos.Unlock()
+	s := &siginfos.SigInfos
+	if siginfos.inUse {
+		return nil, fmt.Errorf("catch signals: %w", unix.EBUSY)
+	}
+	if s.r == nil {
+		var p [2]int
+		if err := unix.Pipe2(p[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+			return nil, fmt.Errorf("signal pipe: %w", err)
+		}
+		s.r, s.fd, siginfoFD = os.NewFile(uintptr(p[0]), "signals"), p[0], int32(p[1])
+	}
+	s.Pending() // what came too late for the one before
+	if err := s.r.SetReadDeadline(time.Time{}); err != nil {
+		return nil, fmt.Errorf("signal pipe: %w", err)
+	}
+	s.before = make(map[unix.Signal]sigaction)
+	if err := s.Catch(sigs...); err != nil {
+		return nil, err
+	}
+	siginfos.inUse = true
+	return s, nil
+}
+
+// Catch catches more signals.
+func (s *SigInfos) Catch(sigs ...unix.Signal) error {
+	for _, sig := range sigs {
+		var before sigaction
+		if e := catchOne(sig, &before); e != 0 {
+			return fmt.Errorf("catch %s: %w", unix.SignalName(sig), e)
+		}
+		if _, again := s.before[sig]; !again {
+			s.before[sig] = before
+		}
+	}
+	return nil
+}
+
+func catchOne(sig unix.Signal, before *sigaction) Errno {
 	h, r := siginfoEntry()
 	// ONSTACK: goroutine stacks are too small. RESTART: the runtime relies on it.
 	a := sigaction{handler: h, flags: saSiginfo | saOnstack | saRestart, mask: ^uint64(0)}
 	if r != 0 {
 		a.restorer, a.flags = r, a.flags|saRestorer
 	}
-	return rtSigaction(sig, &a, nil)
+	return rtSigaction(sig, &a, before)
 }
 
 const (
@@ -165,17 +205,56 @@ func (s *SigInfos) Next() (SigInfo, error) {
 	if _, err := io.ReadFull(s.r, b[:]); err != nil {
 		return SigInfo{}, err
 	}
+	return parseSigInfo(b), nil
+}
+
+// Pending returns what Next would without waiting.
+func (s *SigInfos) Pending() []SigInfo {
+	var out []SigInfo
+	for {
+		var b [sigInfoSize]byte
+		switch n, err := unix.Read(s.fd, b[:]); {
+		case err == unix.EINTR:
+		case n != len(b):
+			return out
+		default:
+			out = append(out, parseSigInfo(b))
+		}
+	}
+}
+
+func parseSigInfo(b [sigInfoSize]byte) SigInfo {
 	le := binary.LittleEndian
 	return SigInfo{
 		Signal: unix.Signal(le.Uint32(b[0:])),
 		Code:   int32(le.Uint32(b[8:])),
 		PID:    int32(le.Uint32(b[16:])),
 		UID:    le.Uint32(b[20:]),
-	}, nil
+	}
 }
 
-// Close ends Next. The signals stay caught, and are lost.
-func (s *SigInfos) Close() { s.r.Close() }
+// SetDefault gives the caught signals their default action, as the program has
+// that is executed next. Those that were ignored since are left so.
+func (s *SigInfos) SetDefault() {
+	h, _ := siginfoEntry()
+	for sig := range s.before {
+		var now sigaction
+		if rtSigaction(sig, nil, &now) == 0 && now.handler == h {
+			rtSigaction(sig, &sigaction{handler: sigDFL}, nil)
+		}
+	}
+}
+
+// Close has the signals handled as before CatchSigInfo, and ends Next.
+func (s *SigInfos) Close() {
+	siginfos.Lock()
+	defer siginfos.Unlock()
+	for sig, before := range s.before {
+		rtSigaction(sig, &before, nil)
+	}
+	s.before, siginfos.inUse = nil, false
+	s.r.SetReadDeadline(time.Unix(1, 0))
+}
 
 // StopLike stops this process by the signal's default action, as a shell
 // expects of a job. It returns when the process continues; at once if the
@@ -186,7 +265,7 @@ func StopLike(sig unix.Signal) {
 	defer runtime.UnlockOSThread()
 	if sig != unix.SIGSTOP {
 		rtSigaction(sig, &sigaction{handler: sigDFL}, nil)
-		defer catchOne(sig)
+		defer catchOne(sig, nil)
 	}
 	// To this thread: so it has acted when tgkill returns.
 	unix.Tgkill(unix.Getpid(), unix.Gettid(), sig)

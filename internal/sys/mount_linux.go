@@ -137,6 +137,34 @@ func CloneTreeMapped(path string, userNS int) (int, error) {
 	return -1, err
 }
 
+// CloneTree makes a detached copy of the mount at path, without those below. It
+// shares no mount events with the original.
+func CloneTree(path string) (int, error) {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return -1, err
+	}
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Propagation: unix.MS_PRIVATE}); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// InHiddenFS says whether path is in a file system of the kinds that show the
+// host's cgroups or pinned BPF objects.
+func InHiddenFS(path string) (bool, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(path, &st); err != nil {
+		return false, err
+	}
+	switch st.Type {
+	case unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC, unix.BPF_FS_MAGIC:
+		return true, nil
+	}
+	return false, nil
+}
+
 // CurrentDir is the physical path of the working directory (getcwd(2)). ENOENT:
 // it has been deleted, or lies outside the root.
 func CurrentDir() (string, error) {

@@ -12,6 +12,7 @@ type Stream struct {
 	UID, GID       uint32
 	Mode           uint32 // permission bits
 	Read, Write    bool   // how the fd is open
+	Links          uint64 // names; 0: deleted
 	Pipe, TTY, Reg bool   // an anonymous pipe; a terminal; a file or named pipe
 }
 
@@ -25,7 +26,7 @@ func StatStream(fd int) (Stream, error) {
 	if err != nil {
 		return Stream{}, err
 	}
-	s := Stream{Dev: uint64(st.Dev), Ino: st.Ino, UID: st.Uid, GID: st.Gid, Mode: st.Mode & 0o7777}
+	s := Stream{Dev: uint64(st.Dev), Ino: st.Ino, UID: st.Uid, GID: st.Gid, Mode: st.Mode & 0o7777, Links: uint64(st.Nlink)}
 	if flags&unix.O_PATH == 0 {
 		s.Read = flags&unix.O_ACCMODE != unix.O_WRONLY
 		s.Write = flags&unix.O_ACCMODE != unix.O_RDONLY
@@ -59,6 +60,33 @@ func ChownHandle(h, uid, gid int) error {
 func ChmodHandle(h int, mode uint32) error {
 	// fchmodat2 can do it by fd from 6.6 on only.
 	return unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", h), mode)
+}
+
+// accessACL is the extended attribute of a file's POSIX ACL (acl(5)).
+const accessACL = "system.posix_acl_access"
+
+// ACL returns the access ACL of the file a handle is open at, as the kernel
+// encodes it; nil where it has none or its file system knows none.
+func ACL(h int) []byte {
+	b := make([]byte, 64<<10) // XATTR_SIZE_MAX
+	n, err := unix.Getxattr(fmt.Sprintf("/proc/self/fd/%d", h), accessACL, b)
+	if err != nil {
+		return nil
+	}
+	return b[:n]
+}
+
+// SetACL sets what ACL returned.
+func SetACL(h int, acl []byte) error {
+	path := fmt.Sprintf("/proc/self/fd/%d", h)
+	if acl != nil {
+		return unix.Setxattr(path, accessACL, acl, 0)
+	}
+	// ENODATA: it has none now, as then.
+	if err := unix.Removexattr(path, accessACL); err != nil && err != unix.ENODATA && err != unix.EOPNOTSUPP {
+		return err
+	}
+	return nil
 }
 
 // HasTerminal says whether this process has a controlling terminal.
