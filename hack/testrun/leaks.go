@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 )
 
@@ -23,7 +24,7 @@ const ours = "bpfbroker"
 
 func takeSnapshot() (snapshot, error) {
 	s := make(snapshot)
-	for _, part := range []func(snapshot) error{programs, bpfMaps, links, mounts, processes} {
+	for _, part := range []func(snapshot) error{programs, bpfMaps, btfs, links, mounts, processes} {
 		if err := part(s); err != nil {
 			return nil, err
 		}
@@ -95,6 +96,22 @@ func bpfMaps(s snapshot) error {
 	}
 }
 
+func btfs(s snapshot) error {
+	it := new(btf.HandleIterator)
+	defer func() { it.Handle.Close() }()
+	for it.Next() {
+		info, err := it.Handle.Info()
+		if err != nil || info.IsKernel {
+			continue
+		}
+		s[fmt.Sprint("btf ", info.ID)] = fmt.Sprintf("BTF %d", info.ID)
+	}
+	if err := it.Err(); err != nil {
+		return fmt.Errorf("list BTF: %w", err)
+	}
+	return nil
+}
+
 func links(s snapshot) error {
 	it := new(link.Iterator)
 	defer it.Close()
@@ -145,19 +162,24 @@ func cgroups(s snapshot, root string) error {
 	})
 }
 
-// processes lists running processes that are bpfbroker, by name.
+// processes lists running processes of bpfbroker, by name or executable, and those
+// of test binaries, which may act as bpfbroker.
 func processes(s snapshot) error {
 	comms, err := filepath.Glob("/proc/[0-9]*/comm")
 	if err != nil {
 		return err
 	}
 	for _, file := range comms {
+		dir := filepath.Dir(file)
 		comm, err := os.ReadFile(file)
-		if err != nil || !strings.HasPrefix(string(comm), ours) {
+		if err != nil {
+			continue // gone meanwhile
+		}
+		exe, _ := os.Readlink(filepath.Join(dir, "exe")) // a kernel thread or a zombie has none
+		if !strings.HasPrefix(string(comm), ours) && !strings.HasPrefix(filepath.Base(exe), ours) && !strings.HasPrefix(exe, filepath.Join(os.TempDir(), "go-build")) {
 			continue
 		}
-		pid := filepath.Base(filepath.Dir(file))
-		s["process "+pid] = fmt.Sprintf("process %s: %s", pid, strings.TrimSpace(string(comm)))
+		s["process "+filepath.Base(dir)] = fmt.Sprintf("process %s: %s, %s", filepath.Base(dir), strings.TrimSpace(string(comm)), exe)
 	}
 	return nil
 }
