@@ -64,12 +64,14 @@ show() { # first lines that say something, indented
 	sed -e 's/^/      /' -e '12q' "out.$1"
 }
 
+bold='' plain=''
+[ -t 1 ] && bold=$'\033[1m' plain=$'\033[0m'
 failed=0
 rows=()
 for path in ${*:-cases/*}; do
 	case=$(basename "$path")
 	title=$(sed -n '2s/^# //p' "cases/$case")
-	printf '\n\033[1m%s\033[0m  (%s)\n' "$title" "$case"
+	printf '\n%s%s%s  (%s)\n' "$bold" "$title" "$plain" "$case"
 
 	attempt root "$case";    as_root=$outcome
 	attempt without "$case"; alone=$outcome
