@@ -10,7 +10,8 @@ packages=(
 	iproute2           # ip: veth, XDP
 	strace             # tests compare traces
 	util-linux uidmap  # unshare, nsenter, script; newuidmap
-	git make
+	procps             # ps: tests look at processes
+	git make ca-certificates
 )
 
 missing=()
