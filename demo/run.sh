@@ -45,6 +45,11 @@ broker() {
 	"$broker" run --policy trusted --net private -- "$@"
 }
 
+# A refusal proves something only where the surroundings themselves work.
+for how in root without broker; do
+	$how true || { echo "demo: can't run anything the way \"$how\"" >&2; exit 1; }
+done
+
 # attempt HOW CASE sets $outcome.
 attempt() {
 	local status=0
