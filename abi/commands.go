@@ -35,6 +35,7 @@ const (
 	ProgStreamRead  Command = 37
 	afterLastRow            = 38
 	mapElemsAreOwn          = "acts on a map that the caller holds an fd of, by the fd's own mode"
+	needsCapability         = "needs capabilities that the workload doesn't have"
 	attachUnchecked         = "the kernel checks no capability, only the fd: the decision is ours"
 	idsKernelWide           = "ids are kernel-wide: a workload sees its own objects' only"
 )
@@ -159,7 +160,7 @@ func relative(flags string) part {
 }
 
 var table = [afterLastRow]Row{
-	0: row(Row{Command: 0, Kernel: "BPF_MAP_CREATE", Name: "map_create", Since: "3.18", Last: "excl_prog_hash_size", Returns: Result{FD: Map}},
+	0: row(Row{Command: 0, Kernel: "BPF_MAP_CREATE", Name: "map_create", Since: "3.18", Last: "excl_prog_hash_size", Returns: Result{FD: Map}, Why: needsCapability},
 		u32("map_type").enum(MapTypes).fact("map.type"),
 		u32("key_size").fact("map.key_size"), u32("value_size").fact("map.value_size"),
 		u32("max_entries").fact("map.max_entries"), u32("map_flags").flags(MapFlags).fact("map.flags").since("4.6"),
@@ -181,7 +182,7 @@ var table = [afterLastRow]Row{
 	4: row(Row{Command: 4, Kernel: "BPF_MAP_GET_NEXT_KEY", Name: "map_get_next_key", Since: "3.18", Last: "next_key", Native: true, Why: mapElemsAreOwn},
 		u32("map_fd").fd(Map), u64("key").in(ElemBytes, Len{}).need("length: the map's key_size"),
 		u64("next_key").outBuf(ElemBytes, Len{}, WroteAll).need("length: the map's key_size")),
-	5: row(Row{Command: 5, Kernel: "BPF_PROG_LOAD", Creds: true, Name: "prog_load", Since: "3.18", Last: "keyring_id", Returns: Result{FD: Prog}},
+	5: row(Row{Command: 5, Kernel: "BPF_PROG_LOAD", Creds: true, Name: "prog_load", Since: "3.18", Last: "keyring_id", Returns: Result{FD: Prog}, Why: needsCapability},
 		u32("prog_type").enum(ProgTypes).fact("prog.type"), u32("insn_cnt").fact("prog.insns"),
 		u64("insns").in(ElemInsns, Len{Count: "insn_cnt", Elem: 8, Max: MaxInsns * 8}),
 		u64("license").in(ElemString, Len{Elem: MaxLicense, Max: MaxLicense}).fact("prog.license"),
@@ -238,7 +239,7 @@ var table = [afterLastRow]Row{
 		u64("revision").out().since("6.6")),
 	17: row(Row{Command: 17, Kernel: "BPF_RAW_TRACEPOINT_OPEN", Name: "raw_tracepoint_open", Since: "4.17", Member: "raw_tracepoint", Last: "cookie", Returns: Result{FD: Link}, Why: attachUnchecked},
 		u64("name").in(ElemString, Len{Elem: MaxTracepoint, Max: MaxTracepoint}).fact("attach.tracepoint"), u32("prog_fd").fd(Prog), u64("cookie").since("6.10")),
-	18: row(Row{Command: 18, Kernel: "BPF_BTF_LOAD", Name: "btf_load", Since: "4.18", Last: "btf_token_fd", Returns: Result{FD: BTF}},
+	18: row(Row{Command: 18, Kernel: "BPF_BTF_LOAD", Name: "btf_load", Since: "4.18", Last: "btf_token_fd", Returns: Result{FD: BTF}, Why: needsCapability},
 		u64("btf").in(ElemBytes, Len{Count: "btf_size", Elem: 1, Max: MaxBTF}),
 		u64("btf_log_buf").outBuf(ElemString, Len{Count: "btf_log_size", Elem: 1, Max: MaxLog, Clamp: ClampLog}, WroteLog),
 		u32("btf_size"), u32("btf_log_size"), u32("btf_log_level").flags(LogLevels), u32("btf_log_true_size").out().since("6.4"),

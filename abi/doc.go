@@ -5,9 +5,12 @@
 // the write-back, facts, documentation and the fuzzers' generators all read
 // this table and nothing else.
 //
-// The table describes Linux 6.18 (commands 0 to 37). A test compares it with
-// the BTF of the running kernel and fails on drift; docs/howto-add-a-command.md
-// says what to do then.
+// The table describes one kernel (Kernel, commands 0 to 37). A test compares it
+// with the BTF of the running kernel and fails on drift;
+// docs/howto-add-a-command.md says what to do then.
 //
 // The package imports nothing of ours and is pure data: it makes no system call.
 package abi
+
+// Kernel is the version of Linux that the table describes.
+const Kernel = "6.18"
