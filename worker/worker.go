@@ -174,6 +174,9 @@ func Main(id, policyName string) error {
 }
 
 func serve(id, policyName string, control *os.File) error {
+	if err := sys.PlacePoller(); err != nil {
+		return err
+	}
 	pol, err := policy.Builtin(policyName)
 	if err != nil {
 		return err

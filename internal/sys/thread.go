@@ -29,9 +29,13 @@ const homeFD = 1000
 // Isolate locks the calling goroutine to its OS thread for good, blocks all
 // signals on it (a pending one makes a long BPF_PROG_LOAD fail with EAGAIN) and
 // gives it an fd table, a root and a working directory of its own. In the table
-// are, afterwards, fd 2 and copies of keep, whose numbers are set to the
-// copies'; all are O_CLOEXEC. When the goroutine ends, the thread ends with it.
+// are, afterwards, fd 2, the Go runtime's poller (PlacePoller, which must have
+// been called), and copies of keep, whose numbers are set to the copies'; all are
+// O_CLOEXEC. When the goroutine ends, the thread ends with it.
 func Isolate(keep ...*int) (*Thread, error) {
+	if err := PlacePoller(); err != nil {
+		return nil, err
+	}
 	runtime.LockOSThread()
 	all := unix.Sigset_t{}
 	for i := range all.Val {
@@ -67,7 +71,10 @@ func Isolate(keep ...*int) (*Thread, error) {
 	if err := closeRange(3, homeFD-1); err != nil {
 		return nil, err
 	}
-	if err := closeRange(next+1, 1<<31-1); err != nil {
+	if err := closeRange(next+1, poller.fds[0]-1); err != nil {
+		return nil, err
+	}
+	if err := closeRange(poller.fds[1]+1, 1<<31-1); err != nil {
 		return nil, err
 	}
 	t.uid, t.gid, t.stderr = unix.Getuid(), unix.Getgid(), 2
@@ -103,10 +110,13 @@ func (t *Thread) NewFD(fd *int, got int) Errno {
 
 // Place copies fd n of the pidfd's thread into this table, at the same number n.
 // If the target has no such fd (EBADF), nothing sits at n afterwards either.
-// Fds of our own that are in the way move.
+// Fds of our own that are in the way move, but for the poller's: EMFILE.
 func (t *Thread) Place(pidfd *int, n int) Errno {
 	if n < 0 {
 		return unix.EBADF
+	}
+	if n == poller.fds[0] || n == poller.fds[1] {
+		return unix.EMFILE
 	}
 	got, e := PidfdGetFD(*pidfd, n)
 	if e != 0 {
