@@ -125,10 +125,18 @@ func (p part) in(e Elem, l Len) part { return p.ptr(In, e, l, WroteNothing) }
 // outBuf is a pointer that the kernel writes through.
 func (p part) outBuf(e Elem, l Len, w Wrote) part { return p.ptr(Out, e, l, w) }
 
-// path marks a pointer to a path, which is looked up where the caller is.
-func (p part) path() part {
+// path is a pointer to a path, which is looked up where the caller is.
+func (p part) path(use Path) part {
 	p = p.in(ElemString, Len{Elem: MaxPath, Max: MaxPath})
-	p.f.Buffer.Path = true
+	p.f.Buffer.Path = use
+	return p
+}
+
+// shown marks text that is a path as seen from the caller's root.
+func (p part) shown() part {
+	b := *p.f.Buffer
+	b.Path = PathShown
+	p.f.Buffer = &b
 	return p
 }
 

@@ -168,11 +168,21 @@ type Buffer struct {
 	Elem  Elem
 	Len   Len
 	Wrote Wrote // Out and InOut: how much of it the kernel wrote
-	Path  bool  // a string that the kernel looks up in the caller's file system
+	Path  Path  // a string that is a path in the caller's file system
 	// Struct is the layout of an Elem Struct. A nil Struct with Elem Struct means
 	// that the layout depends on the file that is asked about (see InfoLayout).
 	Struct *Layout
 }
+
+// Path says what the kernel does with a path.
+type Path uint8
+
+const (
+	NoPath     Path = iota
+	PathOpen        // it is looked up, symbolic links followed
+	PathCreate      // its directory is, and a file made there
+	PathShown       // the kernel writes it, as seen from the caller's root
+)
 
 // Elem says what a buffer is made of.
 type Elem uint8

@@ -80,7 +80,7 @@ var LinkInfo = structure("bpf_link_info",
 		arm("struct_ops", whenAll([]part{u32("map_id").id(Map).out()}, lt("STRUCT_OPS"))...),
 		arm("netfilter", whenAll([]part{u32("pf").out(), u32("hooknum").out(), s32("priority").out(), u32("flags").out()}, lt("NETFILTER"))...),
 		arm("kprobe_multi", whenAll([]part{list("addrs", "count", ElemU64, 8), u32("count").inout(), u32("flags").out(), u64("missed").out(), list("cookies", "count", ElemU64, 8)}, lt("KPROBE_MULTI"))...),
-		arm("uprobe_multi", whenAll([]part{text("path", "path_size"), list("offsets", "count", ElemU64, 8), list("ref_ctr_offsets", "count", ElemU64, 8), list("cookies", "count", ElemU64, 8),
+		arm("uprobe_multi", whenAll([]part{text("path", "path_size").shown(), list("offsets", "count", ElemU64, 8), list("ref_ctr_offsets", "count", ElemU64, 8), list("cookies", "count", ElemU64, 8),
 			u32("path_size").inout(), u32("count").inout(), u32("flags").out(), u32("pid").pid().out()}, lt("UPROBE_MULTI"))...),
 		arm("perf_event", whenAll([]part{u32("type").enum(PerfEventTypes).out(),
 			union(

@@ -239,8 +239,9 @@ func (t *thread) handle(n *notify.Notification) {
 	}
 }
 
-// drop closes the files that the request took.
+// drop closes the files that the request took or led to.
 func (t *thread) drop() {
+	t.target.Done()
 	for _, f := range t.reader.Taken() {
 		t.target.Drop(f.N)
 	}

@@ -25,13 +25,17 @@ type Place interface {
 	PIDIn(pid uint32) (uint32, sys.Errno)
 	// UIDIn translates a user id of our user namespace to the target's.
 	UIDIn(uid uint32) (uint32, sys.Errno)
+	// OpenPath opens, with O_PATH, what a path of the target's leads to, from the
+	// directory fd base or sys.AtCWD. It closes the fd when the call is over.
+	OpenPath(base int, path []byte) (int, sys.Errno)
 }
 
-// Needs says what a call looks at.
+// Needs says what of the target's a call is made with.
 type Needs struct {
-	Creds bool // uid and gid of whoever performs it
-	Net   bool // the network namespace
-	Files bool // paths
+	Creds bool // uid and gid
+	Plain bool // groups too, and no capability: it opens what the target may open
+	Net   bool // network namespace
+	Root  bool // root and working directory
 }
 
 // Objects knows which objects are the workload's.
@@ -59,6 +63,7 @@ type Performer struct {
 	mem     *arena.Arena
 	objects Objects
 	res     Result
+	pathErr sys.Errno // why a path leads nowhere
 }
 
 // New returns a Performer that takes its memory from mem.
@@ -73,6 +78,9 @@ const attrRoom = 1024
 // unwritten marks a log's true size before the call: more than any log can have.
 const unwritten = 0xffffffff
 
+// noText is at the beginning of a log buffer before the call. No log has it.
+const noText = 0xff
+
 // bigLog lets one call at a time use a log buffer of more than abi.FirstLog.
 var bigLog sync.Mutex
 
@@ -81,6 +89,7 @@ var bigLog sync.Mutex
 func (p *Performer) Do(q *request.Request, at Place) *Result {
 	r := &p.res
 	*r = Result{FD: -1, Out: r.Out[:0]}
+	p.pathErr = 0
 	if e := p.build(q, r, at); e != 0 {
 		r.Errno = e
 		return r
@@ -91,6 +100,9 @@ func (p *Performer) Do(q *request.Request, at Place) *Result {
 	}
 	r.Value, r.Errno = p.call(q, r)
 	at.Leave()
+	if r.Errno == sys.ENOENT && p.pathErr != 0 {
+		r.Errno = p.pathErr
+	}
 	if log := logOf(q); log != nil && r.Errno != 0 {
 		p.growLog(q, r, at, log)
 	}
@@ -117,7 +129,12 @@ func needs(q *request.Request) Needs {
 		}
 	}
 	for i := range q.Buffers {
-		n.Files = n.Files || q.Buffers[i].Field.Buffer.Path
+		switch q.Buffers[i].Field.Buffer.Path {
+		case abi.PathOpen, abi.PathCreate:
+			n.Plain = true
+		case abi.PathShown:
+			n.Root = true
+		}
 	}
 	return n
 }
@@ -156,7 +173,7 @@ func (p *Performer) build(q *request.Request, r *Result, at Place) sys.Errno {
 		}
 	}
 	idsFromTarget(q, r, at)
-	return 0
+	return p.paths(q, r, at)
 }
 
 // fields copies the attribute field by field. Pointers are left zero, and so is
@@ -201,8 +218,10 @@ func (p *Performer) buffer(b *request.Buffer, q *request.Request) ([]byte, sys.E
 		return nil, sys.ENOMEM
 	}
 	switch {
-	case rule.Wrote == abi.WroteElems || rule.Wrote == abi.WroteString:
-		fill(out, 0xff)
+	case rule.Wrote == abi.WroteElems || rule.Wrote == abi.WroteString || rule.Wrote == abi.WroteCount && q.Info == &abi.LinkInfo:
+		fill(out, 0xff) // so that it can be seen how much the kernel wrote
+	case rule.Wrote == abi.WroteLog:
+		out[0] = noText
 	case rule.Elem == abi.ElemStrings, rule.Dir == abi.In:
 		copy(out, b.Data) // a copy that may change: pointers, pids
 	case rule.Elem == abi.ElemStruct:
@@ -213,8 +232,16 @@ func (p *Performer) buffer(b *request.Buffer, q *request.Request) ([]byte, sys.E
 }
 
 // structure copies what the kernel reads of a structure that it also writes: not
-// what it only writes, and no pointer, which are set later.
+// what it only writes, and no pointer, which are set later. Of the padding at the
+// end, where no pointer has room, some kernels want it zero.
 func structure(q *request.Request, b *request.Buffer, out []byte) {
+	end := uint32(0)
+	for i := range q.Info.Fields {
+		end = max(end, q.Info.Fields[i].Offset+q.Info.Fields[i].Size)
+	}
+	if int(end) < len(out) {
+		copy(out[end:], b.Data[end:])
+	}
 	for i := range q.Info.Fields {
 		f := &q.Info.Fields[i]
 		if f.Class != abi.Pointer && f.Dir != abi.Out && int(f.Offset+f.Size) <= len(out) {
@@ -355,6 +382,7 @@ func (p *Performer) growLog(q *request.Request, r *Result, at Place, log *logFie
 		return
 	}
 	p.mem.Own(m)
+	m.Bytes[0] = noText
 	r.Out[log.buffer] = m.Bytes
 	abi.Put(r.Attr, q.Buffers[log.buffer].Offset, 8, sys.Addr(m.Bytes))
 	log.size.Put(r.Attr, want)
@@ -452,7 +480,7 @@ func LogLength(q *request.Request, r *Result) int {
 	if n := log.true.Uint(r.Attr); n != unwritten && n > 0 {
 		return int(min(n, uint64(len(out))))
 	}
-	if len(out) == 0 || out[0] == 0 {
+	if len(out) == 0 || out[0] == noText {
 		return 0
 	}
 	if i := bytes.IndexByte(out, 0); i >= 0 {

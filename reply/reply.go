@@ -39,21 +39,29 @@ func Deliver(l *notify.Listener, n *notify.Notification, m Memory, q *request.Re
 
 // Outputs writes to the target's memory just the bytes that the kernel wrote to
 // our copy, in the kernel's order. EFAULT: the target's memory didn't take them.
-func Outputs(m Memory, q *request.Request, r *perform.Result) sys.Errno {
+func Outputs(m Memory, q *request.Request, r *perform.Result) (e sys.Errno) {
+	write := func(f *abi.Field) bool {
+		err := output(m, q, r, f)
+		if err != 0 {
+			e = err
+		}
+		// A log that can't be written is no reason not to say how long it is.
+		return err == 0 || f.Class == abi.Pointer && f.Buffer.Wrote == abi.WroteLog
+	}
 	if order := q.Row.Order; order != nil {
 		for _, name := range order {
-			if e := output(m, q, r, q.Row.Field(name)); e != 0 {
-				return e
+			if !write(q.Row.Field(name)) {
+				break
 			}
 		}
-		return 0
+		return e
 	}
 	for i := range q.Row.Fields {
-		if e := output(m, q, r, &q.Row.Fields[i]); e != 0 {
-			return e
+		if !write(&q.Row.Fields[i]) {
+			break
 		}
 	}
-	return 0
+	return e
 }
 
 func output(m Memory, q *request.Request, r *perform.Result, f *abi.Field) sys.Errno {
@@ -87,12 +95,17 @@ func buffer(m Memory, q *request.Request, r *perform.Result, i int) sys.Errno {
 	if b.Field.Buffer.Wrote != abi.WroteStruct {
 		return write(m, b.Addr, out[:wrote(b, out, q, r)])
 	}
-	if !infoWritten(q, r, out) {
-		return 0
-	}
+	complete := infoWritten(q, r, out)
 	for j := range q.Buffers {
 		child := &q.Buffers[j]
 		if child.Parent != i {
+			continue
+		}
+		if !complete {
+			// Some kinds of links fill a buffer and then fail, for want of room.
+			if e := write(m, child.Addr, r.Out[j][:filled(child, r.Out[j])]); e != 0 {
+				return e
+			}
 			continue
 		}
 		// The kernel clears a pointer that it refuses to follow.
@@ -105,6 +118,9 @@ func buffer(m Memory, q *request.Request, r *perform.Result, i int) sys.Errno {
 			}
 			abi.Put(out, child.Offset, 8, child.Addr)
 		}
+	}
+	if !complete {
+		return 0
 	}
 	n := min(len(out), int(q.Row.Field("info_len").Uint(r.Attr)))
 	return write(m, b.Addr, out[:n])
@@ -152,6 +168,18 @@ func wroteInfo(b *request.Buffer, out []byte, q *request.Request, info []byte) i
 		return int(min(uint64(len(out)), q.Info.Field(l.Count).Uint(info)*size))
 	case abi.WroteAll:
 		return len(out)
+	}
+	return 0
+}
+
+// filled is how much of a buffer of an info structure the kernel wrote although
+// it says no count.
+func filled(b *request.Buffer, out []byte) int {
+	switch b.Field.Buffer.Wrote {
+	case abi.WroteString:
+		return bytes.IndexByte(out, 0) + 1
+	case abi.WroteCount:
+		return elements(out, int(max(b.Field.Buffer.Len.Elem, 1)))
 	}
 	return 0
 }

@@ -20,18 +20,28 @@ type Target struct {
 	netNS  uint64 // the network namespace that the broker thread is in
 	opened bool   // pidfd is known to be n's thread
 	creds  sys.Creds
+	path   int  // what OpenPath opened, or -1
 	files  bool // entered
 	as     bool // entered
+	plain  bool // entered
 }
 
 // NewTarget returns the Target of a broker thread that sits in the network
 // namespace whose inode is netNS.
 func NewTarget(t *sys.Thread, l *notify.Listener, netNS uint64) *Target {
-	return &Target{thread: t, listener: l, pidfd: -1, netNS: netNS}
+	return &Target{thread: t, listener: l, pidfd: -1, path: -1, netNS: netNS}
 }
 
 // At points the target at a notification.
 func (t *Target) At(n *notify.Notification) { t.n, t.opened = n, false }
+
+// Done closes what was opened for the target but what Take took: see Drop.
+func (t *Target) Done() {
+	if t.path >= 0 {
+		sys.Close(t.path)
+		t.path = -1
+	}
+}
 
 // Read implements request.Target.
 func (t *Target) Read(addr uint64, p []byte) (int, sys.Errno) {
@@ -146,25 +156,59 @@ func (t *Target) Enter(n perform.Needs) sys.Errno {
 		}
 	}
 	var groups []uint32
-	if n.Files {
+	if n.Plain {
 		g, err := sys.Groups(t.tid)
 		if err != nil {
 			return sys.ESRCH
 		}
 		groups = g
-		if e := t.thread.EnterFiles(t.pidfd, t.tid); e != 0 {
+	}
+	if n.Root {
+		if e := t.thread.EnterFiles(t.tid); e != 0 {
 			return e
 		}
 		t.files = true
 	}
-	if n.Creds {
+	// What was opened and read by number is the target's only if it still waits.
+	if (n.Root || n.Plain) && !t.listener.Waits(t.n) {
+		t.Leave()
+		return sys.ESRCH
+	}
+	if n.Creds || n.Plain {
 		if e := t.thread.ActAs(t.creds, groups); e != 0 {
 			t.Leave()
 			return e
 		}
 		t.as = true
 	}
+	if n.Plain {
+		if e := t.thread.DropCapabilities(); e != 0 {
+			t.Leave()
+			return e
+		}
+		t.plain = true
+	}
 	return 0
+}
+
+// OpenPath implements perform.Place.
+func (t *Target) OpenPath(base int, path []byte) (int, sys.Errno) {
+	as, e := sys.CallerOf(t.n.TID)
+	if e != 0 {
+		return -1, e
+	}
+	if e := t.Enter(perform.Needs{Root: true, Plain: true}); e != 0 {
+		return -1, e
+	}
+	defer t.Leave()
+	fd, e := sys.OpenPath(base, path, as)
+	if e != 0 {
+		return -1, e
+	}
+	if e := t.thread.NewFD(&t.path, fd); e != 0 {
+		return -1, e
+	}
+	return t.path, 0
 }
 
 // enterNet moves the thread into the target's network namespace, where it stays
@@ -188,6 +232,10 @@ func (t *Target) enterNet() sys.Errno {
 
 // Leave implements perform.Place.
 func (t *Target) Leave() {
+	if t.plain {
+		t.thread.RaiseCapabilities()
+		t.plain = false
+	}
 	if t.as {
 		t.thread.BeSelf()
 		t.as = false

@@ -14,11 +14,12 @@ import (
 //
 // All methods must be called on the goroutine that called Isolate.
 type Thread struct {
-	home  []*int // fds of ours in this table, which may have to make room
-	mntNS int    // our own mount namespace, to return to
+	home []*int // fds of ours in this table, which may have to make room
+	root int    // our own root directory, to return to
 
 	stderr   int // 2, for the runtime's last words, but while a target's fd 2 sits there
 	uid, gid int
+	caps     [2]unix.CapUserData
 }
 
 // homeFD is where our own fds sit in an isolated thread's table: above what
@@ -56,15 +57,15 @@ func Isolate(keep ...*int) (*Thread, error) {
 		t.home = append(t.home, k)
 	}
 	next := homeFD + len(keep)
-	ns, err := unix.Open("/proc/thread-self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	root, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("open own mount namespace: %w", err)
+		return nil, fmt.Errorf("open own root: %w", err)
 	}
-	if err := unix.Dup3(ns, next, unix.O_CLOEXEC); err != nil {
+	if err := unix.Dup3(root, next, unix.O_CLOEXEC); err != nil {
 		return nil, err
 	}
-	t.mntNS = next
-	t.home = append(t.home, &t.mntNS)
+	t.root = next
+	t.home = append(t.home, &t.root)
 	if err := closeRange(0, 1); err != nil {
 		return nil, err
 	}
@@ -79,6 +80,9 @@ func Isolate(keep ...*int) (*Thread, error) {
 	}
 	t.uid, t.gid, t.stderr = unix.Getuid(), unix.Getgid(), 2
 	t.home = append(t.home, &t.stderr)
+	if err := unix.Capget(&capHeader, &t.caps[0]); err != nil {
+		return nil, fmt.Errorf("own capabilities: %w", err)
+	}
 	return t, nil
 }
 
@@ -260,9 +264,9 @@ func Inode(fd int) (uint64, Errno) {
 }
 
 // EnterFiles makes the calling thread see the file system as thread tid does:
-// its mount namespace, its root and its working directory. Return with
-// LeaveFiles.
-func (t *Thread) EnterFiles(pidfd, tid int) Errno {
+// its root and its working directory. We stay in our mount namespace: a path is
+// looked up in the tree of mounts in which it begins. Return with LeaveFiles.
+func (t *Thread) EnterFiles(tid int) Errno {
 	const path = unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC
 	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", tid), path, 0)
 	if err != nil {
@@ -274,27 +278,51 @@ func (t *Thread) EnterFiles(pidfd, tid int) Errno {
 		return err.(unix.Errno)
 	}
 	defer unix.Close(cwd)
-	if err := unix.Setns(pidfd, unix.CLONE_NEWNS); err != nil {
-		return err.(unix.Errno)
+	if e := chroot(root); e != 0 {
+		return e
 	}
-	for _, step := range []func() error{
-		func() error { return unix.Fchdir(root) },
-		func() error { return unix.Chroot(".") },
-		func() error { return unix.Fchdir(cwd) },
-	} {
-		if err := step(); err != nil {
-			t.LeaveFiles()
-			return err.(unix.Errno)
-		}
+	if err := unix.Fchdir(cwd); err != nil {
+		t.LeaveFiles()
+		return err.(unix.Errno)
 	}
 	return 0
 }
 
-// LeaveFiles returns to our own mount namespace and its root.
+// LeaveFiles returns to our own root.
 func (t *Thread) LeaveFiles() {
-	if err := unix.Setns(t.mntNS, unix.CLONE_NEWNS); err != nil {
+	if e := chroot(t.root); e != 0 {
 		// A thread that can't return may not serve another call.
-		panic(fmt.Sprintf("sys: return to own mount namespace: %v", err))
+		panic("sys: return to own root: " + e.Error())
+	}
+}
+
+func chroot(dir int) Errno {
+	if err := unix.Fchdir(dir); err != nil {
+		return err.(unix.Errno)
+	}
+	if err := unix.Chroot("."); err != nil {
+		return err.(unix.Errno)
+	}
+	return 0
+}
+
+// capHeader means the calling thread.
+var capHeader = unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+
+// DropCapabilities takes the calling thread's capabilities out of effect.
+func (t *Thread) DropCapabilities() Errno {
+	none := t.caps
+	none[0].Effective, none[1].Effective = 0, 0
+	if err := unix.Capset(&capHeader, &none[0]); err != nil {
+		return err.(unix.Errno)
+	}
+	return 0
+}
+
+// RaiseCapabilities takes DropCapabilities back.
+func (t *Thread) RaiseCapabilities() {
+	if err := unix.Capset(&capHeader, &t.caps[0]); err != nil {
+		panic("sys: return to own capabilities: " + err.Error())
 	}
 }
 
