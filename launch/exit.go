@@ -72,7 +72,7 @@ func (w *Workload) watch(status *os.File) {
 			w.status = ws
 			close(w.ended)
 			return
-		default:
+		case stopped(w.pid): // if `run` stopped after CMD went on, nobody would continue it
 			suspend(ws.StopSignal())
 		}
 	}

@@ -48,10 +48,9 @@ func (s *setup) beInit(l *link, infos *sys.SigInfos) error {
 			if err != nil {
 				return
 			}
-			if alreadyThere(sig) || sig.Signal == syscall.SIGCONT && !stopped(pid) {
-				continue
+			if !alreadyThere(sig) {
+				_ = syscall.Kill(pid, sig.Signal)
 			}
-			_ = syscall.Kill(pid, sig.Signal)
 		}
 	}()
 	for {
@@ -59,6 +58,9 @@ func (s *setup) beInit(l *link, infos *sys.SigInfos) error {
 		got, err := syscall.Wait4(-1, &ws, syscall.WUNTRACED, nil)
 		if err != nil || got != pid {
 			continue // EINTR, or a process that the namespace left to us
+		}
+		if ws.Stopped() && !stopped(pid) {
+			continue
 		}
 		// `run` was killed if this fails; the guardian will end us.
 		_, _ = status.Write(binary.LittleEndian.AppendUint32(nil, uint32(ws)))

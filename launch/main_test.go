@@ -16,7 +16,8 @@ import (
 
 // runner is `run` without a broker (testdata/runner). It is built, as go test
 // strips the symbols of its own binary, which keeping ignored signals needs.
-var runner string
+// probe is a CMD (testdata/probe).
+var runner, probe string
 
 func TestMain(m *testing.M) {
 	Main()
@@ -30,9 +31,10 @@ func testMain(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	os.Chmod(dir, 0o755)
-	runner = filepath.Join(dir, "runner")
-	if out, err := exec.Command("go", "build", "-o", runner, "./testdata/runner").CombinedOutput(); err != nil {
-		panic(fmt.Sprintf("build runner: %v\n%s", err, out))
+	runner, probe = filepath.Join(dir, "runner"), filepath.Join(dir, "probe")
+	build := exec.Command("go", "build", "-o", dir+"/", "./testdata/runner", "./testdata/probe")
+	if out, err := build.CombinedOutput(); err != nil {
+		panic(fmt.Sprintf("%v: %v\n%s", build.Args, err, out))
 	}
 	code := m.Run()
 	if left := leftovers(""); len(left) > 0 {

@@ -43,12 +43,11 @@ func alreadyThere(s sys.SigInfo) bool {
 	return false // such as the SIGALRM of an alarm(2) from before exec
 }
 
-// stopped says whether a process is stopped. Continuing one that isn't would be
-// noticed: a shell's fg has sent SIGCONT to the whole process group already.
+// stopped says whether a child that was reported to be stopped still is.
 func stopped(pid int) bool {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return true // SIGCONT once too often is the lesser evil
+		return true // /proc may be anything in a workload
 	}
 	// "PID (name, which may contain anything) STATE …", see proc_pid_stat(5).
 	_, state, _ := strings.Cut(string(b[max(0, bytes.LastIndexByte(b, ')')):]), " ")
@@ -57,8 +56,9 @@ func stopped(pid int) bool {
 
 // forwarder passes the signals that this process receives on to CMD, also
 // those that we were started with ignored: CMD was, too, and may have changed it.
-// A signal for the whole process group from another process (kill %1) reaches
-// CMD twice, directly and through us: the two can't be told apart.
+// A signal for the whole process group from another process (kill %1, the SIGCONT
+// of fg) reaches CMD twice, directly and through us: the two can't be told apart.
+// Different signals that come within microseconds may change their order.
 type forwarder struct {
 	infos *sys.SigInfos
 	send  func(syscall.Signal)
@@ -75,9 +75,6 @@ func forwardTo(w *Workload) (*forwarder, error) {
 		return nil, err
 	}
 	f := &forwarder{infos: infos, send: func(sig syscall.Signal) {
-		if sig == syscall.SIGCONT && !w.private && !stopped(w.pid) {
-			return // where there is an init it decides: CMD is its child
-		}
 		_ = w.Signal(sig) // CMD has ended: Wait says so
 	}}
 	go f.run()

@@ -19,10 +19,19 @@ func main() {
 	net := flag.String("net", "host", "")
 	pid := flag.String("pid", "host", "")
 	dir := flag.String("dir", "", "")
+	userMap := flag.String("user-map", "", "")
 	flag.Parse()
+	var ids []launch.IDMap
+	if *userMap != "" {
+		var err error
+		if ids, err = launch.ParseIDMap(*userMap); err != nil {
+			fmt.Fprintln(os.Stderr, "runner:", err)
+			os.Exit(125)
+		}
+	}
 	const allow = 0x7fff0000
 	w, err := launch.Start(launch.Config{
-		ID: *id, Args: flag.Args(), Dir: *dir,
+		ID: *id, Args: flag.Args(), Dir: *dir, UserMap: ids,
 		Net: private[*net], PID: private[*pid],
 		Filter: []sys.SockFilter{{Code: 6, K: allow}},
 	})
