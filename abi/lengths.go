@@ -38,8 +38,8 @@ const (
 	MaxSubprogs     = 256          // BPF_MAX_SUBPROGS, include/linux/bpf_verifier.h
 	MaxBTF          = 16 << 20     // BTF_MAX_SIZE, include/linux/btf.h
 	MaxLog          = 1<<30 - 1    // UINT_MAX >> 2, kernel/bpf/log.c, bpf_verifier_log_attr_valid
-	MaxLicense      = 128          // kernel/bpf/syscall.c, bpf_prog_load
-	MaxTracepoint   = 128          // kernel/bpf/syscall.c, bpf_raw_tp_link_attach
+	MaxLicense      = 127          // kernel/bpf/syscall.c, bpf_prog_load: what it reads at most
+	MaxTracepoint   = 127          // kernel/bpf/syscall.c, bpf_raw_tp_link_attach
 	MaxPath         = 4096         // PATH_MAX
 	MaxMulti        = 1 << 20      // MAX_KPROBE_MULTI_CNT, MAX_UPROBE_MULTI_CNT, kernel/trace/bpf_trace.c
 	MaxSymbol       = 512          // KSYM_NAME_LEN, include/linux/kallsyms.h

@@ -222,8 +222,14 @@ func (p *Performer) buffer(b *request.Buffer, q *request.Request) ([]byte, sys.E
 		fill(out, 0xff) // so that it can be seen how much the kernel wrote
 	case rule.Wrote == abi.WroteLog:
 		out[0] = noText
-	case rule.Elem == abi.ElemStrings, rule.Dir == abi.In:
-		copy(out, b.Data) // a copy that may change: pointers, pids
+	case rule.Elem == abi.ElemStrings:
+		// The strings that were copied put their addresses here. The kernel stops
+		// where the copying did; if it doesn't, it finds no address of ours.
+		for o := uint32(0); o+8 <= uint32(len(out)); o += 8 {
+			abi.Put(out, o, 8, sys.FaultAddr)
+		}
+	case rule.Dir == abi.In:
+		copy(out, b.Data) // a copy that may change: pids
 	case rule.Elem == abi.ElemStruct:
 		clear(out)
 		structure(q, b, out)

@@ -22,74 +22,87 @@ const (
 )
 
 // references walks instructions as the kernel's resolve_pseudo_ldimm64 and
-// add_kfunc_call do (kernel/bpf/verifier.c), and calls fd for every fd in them
-// and index for every index into fd_array.
+// add_subprog_and_kfunc do (kernel/bpf/verifier.c), and calls fd for every fd in
+// them and index for every index into fd_array. It may call them for more than
+// the kernel looks at, as an invalid program ends earlier there, never for less.
 func references(insns []byte, fd, index func(int32)) {
+	second := false // the second half of an instruction of 16 bytes
 	for i := 0; i+insnSize <= len(insns); i += insnSize {
 		code, src := insns[i], insns[i+1]>>4
-		imm := int32(abi.Uint(insns, uint32(i)+4, 4))
-		switch {
-		case code == ldImm64:
-			switch src {
-			case pseudoMapFD, pseudoMapValue:
-				fd(imm)
-			case pseudoMapIdx, pseudoMapIdxValue:
-				index(imm)
-			case pseudoBTFID: // a module's BTF, in the second half; 0: the kernel's
-				if n := int32(abi.Uint(insns, uint32(i+insnSize)+4, 4)); n != 0 {
-					fd(n)
-				}
-			}
-			i += insnSize
-		case code == call && src == pseudoKfun:
+		if code == call && src == pseudoKfun {
+			// Also in a second half: whether it is one is checked later.
 			if off := int16(abi.Uint(insns, uint32(i)+2, 2)); off != 0 {
 				index(int32(off))
+			}
+		}
+		if second || code != ldImm64 {
+			second = false
+			continue
+		}
+		second = true
+		imm := int32(abi.Uint(insns, uint32(i)+4, 4))
+		switch src {
+		case pseudoMapFD, pseudoMapValue:
+			fd(imm)
+		case pseudoMapIdx, pseudoMapIdxValue:
+			index(imm)
+		case pseudoBTFID: // a module's BTF, in the second half; 0: the kernel's
+			if n := int32(abi.Uint(insns, uint32(i+insnSize)+4, 4)); n != 0 {
+				fd(n)
 			}
 		}
 	}
 }
 
-// fdArray copies fd_array: all of it where fd_array_cnt says how long it is,
-// otherwise just the elements that instructions name, each read by itself as
-// the kernel does.
+// fdArray copies fd_array: all of it where fd_array_cnt says how long it is, and
+// of what lies behind that the elements that instructions name, each read by
+// itself as the kernel does.
+//
+// The kernel adds an instruction's index to the array's address without a look
+// at fd_array_cnt, and its log shows the number that it finds there. So the copy
+// goes as far as the largest index, or else the kernel would read memory of ours;
+// with an index that no copy can reach the whole array is an address that faults.
 func (r *Reader) fdArray(t Target, q *Request, u *Buffer) sys.Errno {
-	if u.Len > 0 {
-		n := min(u.Len, u.Field.Buffer.Len.Max)
-		if u.Data = r.mem.Alloc(int(n)); u.Data == nil {
-			return sys.ENOMEM
-		}
-		got, e := t.Read(u.Addr, u.Data)
-		if e != 0 && e != sys.EFAULT {
-			return e
-		}
-		u.Fault = got < len(u.Data)
-		return 0
-	}
-	insns := q.Buffer("insns")
-	if insns == nil {
-		return 0
-	}
+	count := int(min(u.Len, u.Field.Buffer.Len.Max)) / 4
+	end, outside := count, false
 	r.numbers = r.numbers[:0]
-	references(insns.Data, func(int32) {}, func(i int32) {
-		if i >= 0 && i < abi.MaxFDArray {
-			r.add(int(i))
-		}
-	})
-	if len(r.numbers) == 0 {
+	if insns := q.Buffer("insns"); insns != nil {
+		references(insns.Data, func(int32) {}, func(i int32) {
+			switch {
+			case i < 0 || i >= abi.MaxFDArray:
+				outside = true
+			case int(i) >= count:
+				end = max(end, int(i)+1)
+				r.add(int(i))
+			}
+		})
+	}
+	if outside {
+		u.Fault = true
 		return 0
 	}
-	if u.Data = r.mem.Alloc(4 * (slices.Max(r.numbers) + 1)); u.Data == nil {
+	if end == 0 {
+		return 0
+	}
+	if u.Data = r.mem.Alloc(4 * end); u.Data == nil {
 		return sys.ENOMEM
 	}
-	for i := 0; i < len(u.Data); i++ {
+	for i := 4 * count; i < len(u.Data); i++ {
 		u.Data[i] = 0xff // -1: an fd that nobody has
+	}
+	if got, e := t.Read(u.Addr, u.Data[:4*count]); got < 4*count {
+		u.Fault = true
+		if e != sys.EFAULT {
+			return e
+		}
+		return 0
 	}
 	for _, i := range r.numbers {
 		if n, e := t.Read(u.Addr+uint64(4*i), u.Data[4*i:4*i+4]); n < 4 {
-			if e != 0 && e != sys.EFAULT {
+			u.Fault = true
+			if e != sys.EFAULT {
 				return e
 			}
-			u.Fault = true
 			return 0
 		}
 	}

@@ -21,14 +21,24 @@ type Reader struct {
 // NewReader returns a Reader that takes its memory from mem.
 func NewReader(mem *arena.Arena) *Reader { return &Reader{mem: mem, raw: make([]byte, abi.PageSize)} }
 
-// maxStrings bounds the bytes of all symbols that one request may name.
-const maxStrings = 64 << 20
+const (
+	// maxStrings bounds the bytes of all symbols that one request may name.
+	maxStrings = 64 << 20
+	// perString is what we note of a symbol beside its text, also in perform.
+	perString = 256
+	// keep is how many buffers there is room for between requests. A request has
+	// ten or so, but for one with symbols.
+	keep = 1024
+)
 
 // Read copies the call from the target. The errors are the kernel's own for
 // what the kernel checks before it looks at the command: E2BIG, EFAULT, EINVAL;
 // EPERM where the target's memory or files may not be read.
 func (r *Reader) Read(t Target, c Call) (*Request, sys.Errno) {
 	q := &r.req
+	if cap(q.Buffers) > keep {
+		q.Buffers = nil
+	}
 	*q = Request{Call: c, Buffers: q.Buffers[:0], Files: q.Files[:0]}
 	row := abi.RowOf(c.Command)
 	if e := r.attribute(t, q, row); e != 0 {
@@ -65,15 +75,21 @@ func (r *Reader) attribute(t Target, q *Request, row *abi.Row) sys.Errno {
 	}
 	raw := r.raw[:q.Call.Size]
 	n, e := t.Read(q.Call.Addr, raw)
-	if e != 0 {
-		if e != sys.EFAULT {
-			return e
-		}
-		n = 0
+	if e != 0 && e != sys.EFAULT {
+		return e
 	}
 	known := min(int(abi.AttrSize), len(raw))
-	if n > known {
-		for _, b := range raw[known:n] {
+	end := n
+	if n < known && known < len(raw) {
+		// The kernel looks at what it doesn't know before what it does.
+		m, e := t.Read(q.Call.Addr+uint64(known), raw[known:])
+		if e != 0 && e != sys.EFAULT {
+			return e
+		}
+		end = known + m
+	}
+	if end > known {
+		for _, b := range raw[known:end] {
 			if b != 0 {
 				return sys.E2BIG
 			}
@@ -167,7 +183,7 @@ func plan(l *abi.Layout, b []byte) int64 {
 		case f.Buffer.Len.Clamp == abi.ClampLog:
 			size = min(size, abi.FirstLog)
 		case f.Buffer.Elem == abi.ElemStrings:
-			size += min(size*abi.MaxSymbol/8, maxStrings)
+			size += min(size/8*abi.MaxSymbol, maxStrings) + size/8*perString
 		}
 		n += size
 	}
@@ -282,7 +298,7 @@ func (r *Reader) symbols(t Target, q *Request, array int) sys.Errno {
 		}
 		room = room[len(u.Data):]
 		q.Buffers = append(q.Buffers, u)
-		if u.Fault || len(u.Data) == abi.MaxSymbol {
+		if u.Fault || u.Data[len(u.Data)-1] != 0 {
 			break // the kernel stops here as well: EFAULT, E2BIG
 		}
 	}

@@ -91,10 +91,15 @@ func (m Mapping) Unmap() { unix.Munmap(m.whole) }
 // FaultAddr is an address that faults whoever touches it: it stands for a
 // pointer that could not be read, so that the kernel itself says EFAULT, in its
 // own order of checks.
+//
+// So do the addresses around it, as far as the kernel goes from an address that
+// an application gave: by 4 times an int, for an index into fd_array. They are
+// only reserved, which costs nothing.
 var FaultAddr = func() uint64 {
-	b, err := unix.Mmap(-1, 0, unix.Getpagesize(), unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	const reach = 4 << 31
+	b, err := unix.Mmap(-1, 0, 2*reach, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
 	if err != nil {
-		panic("sys: no page for FaultAddr: " + err.Error())
+		panic("sys: no addresses for FaultAddr: " + err.Error())
 	}
-	return uint64(uintptr(unsafe.Pointer(unsafe.SliceData(b))))
+	return uint64(uintptr(unsafe.Pointer(unsafe.SliceData(b)))) + reach
 }()
