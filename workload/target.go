@@ -20,10 +20,11 @@ type Target struct {
 	netNS  uint64 // the network namespace that the broker thread is in
 	opened bool   // pidfd is known to be n's thread
 	creds  sys.Creds
-	path   int  // what OpenPath opened, or -1
-	files  bool // entered
-	as     bool // entered
-	plain  bool // entered
+	path   int         // what OpenPath opened, or -1
+	mem    *sys.Memory // what Write has opened of n's, or nil
+	files  bool        // entered
+	as     bool        // entered
+	plain  bool        // entered
 }
 
 // NewTarget returns the Target of a broker thread that sits in the network
@@ -41,6 +42,10 @@ func (t *Target) Done() {
 		sys.Close(t.path)
 		t.path = -1
 	}
+	if t.mem != nil {
+		t.mem.Close()
+		t.mem = nil
+	}
 }
 
 // Read implements request.Target.
@@ -54,7 +59,19 @@ func (t *Target) ReadAll(segs []sys.Segment) bool { return sys.ReadSegments(t.n.
 
 // Write implements reply.Memory.
 func (t *Target) Write(addr uint64, p []byte) (int, sys.Errno) {
-	return sys.WriteMemory(t.n.TID, addr, p)
+	if t.mem == nil {
+		m, e := sys.OpenMemory(t.n.TID)
+		if e != 0 {
+			return 0, gone(e)
+		}
+		t.mem = &m
+		// The call may have taken long, and the id may be another's by now.
+		if !t.listener.Waits(t.n) {
+			t.Done()
+			return 0, sys.ESRCH
+		}
+	}
+	return t.mem.Write(addr, p)
 }
 
 // gone makes one error of a target that isn't there any more; who gets it as an

@@ -11,23 +11,12 @@ import (
 // (process_vm_readv(2)). It returns how many bytes came before the first page
 // that can't be read, and EFAULT where that is none.
 func ReadMemory(tid int, addr uint64, p []byte) (int, Errno) {
-	return vm(unix.SYS_PROCESS_VM_READV, tid, addr, p)
-}
-
-// WriteMemory copies p to the memory of the thread's process, at addr
-// (process_vm_writev(2), which, unlike /proc/PID/mem, respects the pages'
-// protection).
-func WriteMemory(tid int, addr uint64, p []byte) (int, Errno) {
-	return vm(unix.SYS_PROCESS_VM_WRITEV, tid, addr, p)
-}
-
-func vm(nr uintptr, tid int, addr uint64, p []byte) (int, Errno) {
 	if len(p) == 0 {
 		return 0, 0
 	}
 	local := unix.Iovec{Base: unsafe.SliceData(p), Len: uint64(len(p))}
 	remote := struct{ base, len uint64 }{addr, uint64(len(p))}
-	r, _, e := unix.Syscall6(nr, uintptr(tid), uintptr(unsafe.Pointer(&local)), 1, uintptr(unsafe.Pointer(&remote)), 1, 0)
+	r, _, e := unix.Syscall6(unix.SYS_PROCESS_VM_READV, uintptr(tid), uintptr(unsafe.Pointer(&local)), 1, uintptr(unsafe.Pointer(&remote)), 1, 0)
 	runtime.KeepAlive(p)
 	if e != 0 {
 		return 0, e

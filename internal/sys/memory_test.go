@@ -8,12 +8,17 @@ import (
 // The kernel may go from FaultAddr as far as 4 times an int, to either side.
 func TestFaultAddr(t *testing.T) {
 	p := make([]byte, 4)
+	m, e := OpenMemory(os.Getpid())
+	if e != 0 {
+		t.Fatal(e)
+	}
+	defer m.Close()
 	for _, index := range []int64{0, 1, -1, 4096, 1<<15 - 1, -1 << 15, 1<<31 - 1, -1 << 31, 1 << 24, -1 << 24} {
 		addr := FaultAddr + uint64(4*index)
 		if n, e := ReadMemory(os.Getpid(), addr, p); n != 0 || e != EFAULT {
 			t.Errorf("read at index %d: got %d bytes, %v, wanted EFAULT", index, n, e)
 		}
-		if n, e := WriteMemory(os.Getpid(), addr, p); n != 0 || e != EFAULT {
+		if n, e := m.Write(addr, p); n != 0 || e != EFAULT {
 			t.Errorf("write at index %d: got %d bytes, %v, wanted EFAULT", index, n, e)
 		}
 	}
