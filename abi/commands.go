@@ -33,6 +33,7 @@ const (
 	ProgBindMap     Command = 35
 	TokenCreate     Command = 36
 	ProgStreamRead  Command = 37
+	NoCommand       Command = 0xffffffff // of another system call than bpf()
 	afterLastRow            = 38
 	mapElemsAreOwn          = "acts on a map that the caller holds an fd of, by the fd's own mode"
 	needsCapability         = "needs capabilities that the workload doesn't have"
@@ -84,7 +85,6 @@ func values(v *Values, prefix string, names []string) []uint64 {
 
 var (
 	atNetdev  = at("XDP", "TCX_INGRESS", "TCX_EGRESS", "NETKIT_PRIMARY", "NETKIT_PEER")
-	atMprog   = at("TCX_INGRESS", "TCX_EGRESS", "NETKIT_PRIMARY", "NETKIT_PEER")
 	atTCX     = at("TCX_INGRESS", "TCX_EGRESS")
 	atNetkit  = at("NETKIT_PRIMARY", "NETKIT_PEER")
 	atKprobeM = at("TRACE_KPROBE_MULTI", "TRACE_KPROBE_SESSION")
@@ -257,7 +257,7 @@ var table = [afterLastRow]Row{
 	25: row(Row{Command: 25, Kernel: "BPF_MAP_LOOKUP_AND_DELETE_BATCH", Name: "map_lookup_and_delete_batch", Since: "5.6", Member: "batch", Last: "flags", Native: true, Why: mapElemsAreOwn}, batch(Out, Out)...),
 	26: row(Row{Command: 26, Kernel: "BPF_MAP_UPDATE_BATCH", Name: "map_update_batch", Since: "5.6", Member: "batch", Last: "flags", Native: true, Why: mapElemsAreOwn}, batch(In, In)...),
 	27: row(Row{Command: 27, Kernel: "BPF_MAP_DELETE_BATCH", Name: "map_delete_batch", Since: "5.6", Member: "batch", Last: "flags", Native: true, Why: mapElemsAreOwn}, batch(In, In)...),
-	28: row(Row{Command: 28, Kernel: "BPF_LINK_CREATE", Creds: true, Name: "link_create", Since: "5.7", Member: "link_create", Last: "uprobe_multi.pid", Returns: Result{FD: Link}, Why: attachUnchecked,
+	28: row(Row{Command: 28, Kernel: "BPF_LINK_CREATE", Name: "link_create", Since: "5.7", Member: "link_create", Last: "uprobe_multi.pid", Returns: Result{FD: Link}, Why: attachUnchecked,
 		Net: []Cond{all(is("attach_type", at("NETFILTER")...))}}, linkParts()...),
 	29: row(Row{Command: 29, Kernel: "BPF_LINK_UPDATE", Name: "link_update", Since: "5.7", Member: "link_update", Last: "old_prog_fd", Why: attachUnchecked},
 		u32("link_fd").fd(Link),

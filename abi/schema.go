@@ -131,8 +131,9 @@ type Result struct {
 	FD Object // a new fd of one of these kinds; 0: the value 0
 }
 
-// Row describes one command.
+// Row describes one command of bpf(), or another system call.
 type Row struct {
+	Syscall Syscall // SyscallBPF: the fields are those of union bpf_attr
 	Command Command
 	Kernel  string // BPF_MAP_CREATE
 	Name    string // map_create, as the bpffs delegation options have it

@@ -47,6 +47,7 @@ const (
 type Broker struct {
 	cfg     Config
 	objects *workload.Objects
+	probes  request.Probes
 	budget  *arena.Budget
 	failed  chan error
 
@@ -57,7 +58,16 @@ type Broker struct {
 
 // New returns a broker; Start makes it serve.
 func New(cfg Config) *Broker {
-	return &Broker{cfg: cfg, objects: workload.NewObjects(perform.Exists), budget: arena.NewBudget(memory), failed: make(chan error, 1)}
+	b := &Broker{
+		cfg: cfg, objects: workload.NewObjects(perform.Exists), probes: request.Probes{},
+		budget: arena.NewBudget(memory), failed: make(chan error, 1),
+	}
+	for pmu, probe := range map[string]abi.Probe{"kprobe": abi.Kprobe, "uprobe": abi.Uprobe} {
+		if n, ok := sys.EventType(pmu); ok {
+			b.probes[n] = probe
+		}
+	}
+	return b
 }
 
 // Start begins to serve. It returns once the first thread is ready to receive.
@@ -80,7 +90,7 @@ func (b *Broker) Start() error {
 // hides those after it.
 func (b *Broker) Failed() <-chan error { return b.failed }
 
-// Served is the number of calls answered so far.
+// Served is the number of calls received so far.
 func (b *Broker) Served() uint64 { return b.served.Load() }
 
 // thread is what one serving thread works with.
@@ -104,7 +114,7 @@ func (b *Broker) newThread() (*thread, error) {
 		return nil, err
 	}
 	t.target = workload.NewTarget(own, &t.listener, netNS)
-	t.reader = request.NewReader(t.mem)
+	t.reader = request.NewReader(t.mem, b.probes)
 	t.performer = perform.New(t.mem, b.objects)
 	return t, nil
 }
@@ -126,8 +136,8 @@ func (b *Broker) serve(ready chan<- error) {
 			return
 		}
 		b.busy()
+		b.served.Add(1) // before the target goes on, perhaps to its end
 		sound := t.guarded(&n)
-		b.served.Add(1)
 		if !b.stay(sound) {
 			return
 		}
@@ -197,7 +207,11 @@ func (b *Broker) fail(err error) {
 func (t *thread) handle(n *notify.Notification) {
 	defer t.mem.Reset()
 	t.target.At(n)
-	call := request.CallOf(n.Data.Args)
+	call, ok := request.CallOf(&n.Data)
+	if !ok { // a filter not of our making sent it
+		t.listener.Answer(n, 0, sys.ENOSYS)
+		return
+	}
 	if row := abi.RowOf(call.Command); row != nil && row.Native {
 		t.listener.Continue(n) // a filter not of our making sent it; the kernel decides
 		return
@@ -210,7 +224,7 @@ func (t *thread) handle(n *notify.Notification) {
 	}
 	if e != 0 {
 		t.drop()
-		t.record(inspect.Unknown(call.Command), n, policy.Decision{Cause: policy.ByError, Message: "read the call: " + e.Error()})
+		t.record(inspect.Unknown(call), n, policy.Decision{Cause: policy.ByError, Message: "read the call: " + e.Error()})
 		t.listener.Answer(n, 0, e)
 		return
 	}

@@ -14,13 +14,14 @@ type Facts struct {
 	ProgType   string // "xdp"
 	ProgAttach string // expected attach type, "cgroup_inet_ingress"
 	AttachType string // of what is attached, detached or queried
+	EventType  string // of a perf event, "tracepoint"
 	Name       string // of the map or program
 }
 
 // Kind is the object or attach point that the operation is about, in one word:
 // what a summary groups by.
 func (f *Facts) Kind() string {
-	for _, s := range []string{f.MapType, f.ProgType, f.AttachType} {
+	for _, s := range []string{f.MapType, f.ProgType, f.AttachType, f.EventType} {
 		if s != "" {
 			return s
 		}

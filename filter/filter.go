@@ -6,7 +6,10 @@
 // A bpf() call of the native ABI whose command acts on the workload's own fds
 // alone (the caller says which: the Native rows of package abi) goes straight to
 // the kernel. Every other bpf() command, known to us or not, is notified. bpf()
-// through a foreign ABI gets ENOSYS. All other system calls are allowed.
+// through a foreign ABI gets ENOSYS. perf_event_open() of the native ABI, by which
+// half of the BPF tools attach, is notified; through a foreign ABI the kernel
+// decides on it, with the workload's own rights. All other system calls are
+// allowed.
 //
 // # Why it is as it is
 //
@@ -38,13 +41,12 @@
 // Nothing else is touched, and nothing else is slowed down: since 5.11 the kernel
 // evaluates a new filter once for every number and architecture, and skips it
 // for calls whose answer is a constant ALLOW (seccomp_cache_prepare in
-// kernel/seccomp.c). That holds for all calls but bpf(), because on the way to
+// kernel/seccomp.c). That holds for all calls but those two, because on the way to
 // their ALLOW the program loads nothing but nr and arch; a test asserts it. So
-// the only calls that really run this program are bpf()'s, and the order of
-// instructions favours them: 7 are executed for BPF_MAP_LOOKUP_ELEM. An ordinary
-// call that isn't cached (it is no longer, if an older filter on the task doesn't
-// allow it unconditionally) executes 6, and 5 on arm64. Beginning with nr ≥ 321
-// would save one there for the numbers below, and cost each bpf() one.
+// the only calls that really run this program are bpf() and perf_event_open(), and
+// the order of instructions favours bpf(): 7 are executed for BPF_MAP_LOOKUP_ELEM.
+// An ordinary call that isn't cached (it is no longer, if an older filter on the
+// task doesn't allow it unconditionally) executes 7, and 6 on arm64.
 //
 // # What it can't be talked out of
 //
@@ -75,6 +77,7 @@ type Instruction struct {
 type machine struct {
 	native   uint32 // AUDIT_ARCH_… of a native call
 	bpf      uint32 // its number of bpf()
+	perf     uint32 // its number of perf_event_open()
 	foreign  uint32 // a number that is bpf() of another ABI under the same AUDIT_ARCH_…; 0: none
 	compat   uint32 // AUDIT_ARCH_… of a 32-bit call
 	compatNr uint32 // its number of bpf()
@@ -83,11 +86,11 @@ type machine struct {
 // machines is keyed by GOARCH.
 var machines = map[string]machine{
 	"amd64": {
-		native: _AUDIT_ARCH_X86_64, bpf: _X86_64_NR_bpf, foreign: _X32_SYSCALL_BIT | _X86_64_NR_bpf,
+		native: _AUDIT_ARCH_X86_64, bpf: _X86_64_NR_bpf, perf: _X86_64_NR_perf_event_open, foreign: _X32_SYSCALL_BIT | _X86_64_NR_bpf,
 		compat: _AUDIT_ARCH_I386, compatNr: _I386_NR_bpf,
 	},
 	"arm64": {
-		native: _AUDIT_ARCH_AARCH64, bpf: _AARCH64_NR_bpf,
+		native: _AUDIT_ARCH_AARCH64, bpf: _AARCH64_NR_bpf, perf: _AARCH64_NR_perf_event_open,
 		compat: _AUDIT_ARCH_ARM, compatNr: _ARM_NR_bpf,
 	},
 }
@@ -122,12 +125,11 @@ func ProgramFor(arch string, native []uint32) ([]Instruction, error) {
 	a.load(offArch)
 	a.jump(opJeq, m.native, next, "compat")
 	a.load(offNr)
+	a.jump(opJeq, m.bpf, "bpf", next)
 	if m.foreign != 0 {
-		a.jump(opJeq, m.bpf, "bpf", next)
-		a.jump(opJeq, m.foreign, "enosys", "allow")
-	} else {
-		a.jump(opJeq, m.bpf, "bpf", "allow")
+		a.jump(opJeq, m.foreign, "enosys", next)
 	}
+	a.jump(opJeq, m.perf, "notify", "allow")
 
 	a.label("bpf")
 	a.load(offArg0Low)

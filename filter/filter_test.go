@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"unsafe"
@@ -58,6 +59,8 @@ func reference(kernel string, d data) uint32 {
 				isNative = true
 			case 0x40000141: // x32
 				return enosys
+			case 298: // perf_event_open
+				return notify
 			}
 		case 0x40000003: // i386
 			if d.nr == 357 {
@@ -70,6 +73,9 @@ func reference(kernel string, d data) uint32 {
 		switch d.arch {
 		case 0xc00000b7: // aarch64
 			isNative = d.nr == 280
+			if d.nr == 241 { // perf_event_open
+				return notify
+			}
 		case 0x40000028: // arm
 			if d.nr == 386 {
 				return enosys
@@ -265,16 +271,17 @@ func TestProgramLists(t *testing.T) {
 }
 
 // TestCached holds the program to what the kernel's action cache needs: every
-// call but bpf() is allowed without a look at its arguments, on the architectures
+// call but bpf() and perf_event_open() is allowed without a look at its arguments, on the architectures
 // that have a bitmap (native and compat).
 func TestCached(t *testing.T) {
-	bpfNr := map[uint32]uint32{0xc000003e: 321, 0x40000003: 357, 0xc00000b7: 280, 0x40000028: 386}
+	// bpf(), and perf_event_open() where it is notified.
+	looked := map[uint32][]uint32{0xc000003e: {321, 298}, 0x40000003: {357}, 0xc00000b7: {280, 241}, 0x40000028: {386}}
 	for kernel, arches := range map[string][]uint32{"amd64": {0xc000003e, 0x40000003}, "arm64": {0xc00000b7, 0x40000028}} {
 		p := program(t, kernel, native)
 		for _, arch := range arches {
 			for nr := range uint32(1024) {
 				answer, _, constant := emulate(p, data{nr: nr, arch: arch})
-				if cached, want := constant && answer == _SECCOMP_RET_ALLOW, nr != bpfNr[arch]; cached != want {
+				if cached, want := constant && answer == _SECCOMP_RET_ALLOW, !slices.Contains(looked[arch], nr); cached != want {
 					t.Errorf("%s: arch %#x nr %d: cached as allowed: got %t, wanted %t", kernel, arch, nr, cached, want)
 				}
 			}
@@ -296,9 +303,10 @@ func TestSteps(t *testing.T) {
 		arch, nr, cmd uint32
 		want          int
 	}{
-		{"getppid", "amd64", x8664, 110, 0, 6},
+		{"getppid", "amd64", x8664, 110, 0, 7},
+		{"perf_event_open", "amd64", x8664, 298, 0, 7},
 		{"getppid, i386", "amd64", i386, 64, 0, 6},
-		{"getppid, x32", "amd64", x8664, 1<<30 | 110, 0, 6},
+		{"getppid, x32", "amd64", x8664, 1<<30 | 110, 0, 7},
 		{"map_lookup_elem", "amd64", x8664, 321, mapLookup, 7},
 		{"map_update_elem", "amd64", x8664, 321, mapUpdate, 11},
 		{"map_get_next_key", "amd64", x8664, 321, mapNextKey, 11},
@@ -309,7 +317,8 @@ func TestSteps(t *testing.T) {
 		{"with common attributes", "amd64", x8664, 321, future, 11},
 		{"bpf, i386", "amd64", i386, 357, 0, 6},
 		{"bpf, x32", "amd64", x8664, 1<<30 | 321, 0, 6},
-		{"getppid", "arm64", aarch64, 173, 0, 5},
+		{"getppid", "arm64", aarch64, 173, 0, 6},
+		{"perf_event_open", "arm64", aarch64, 241, 0, 6},
 		{"getppid, arm", "arm64", arm, 64, 0, 6},
 		{"map_lookup_elem", "arm64", aarch64, 280, mapLookup, 7},
 		{"map_update_elem", "arm64", aarch64, 280, mapUpdate, 11},

@@ -49,6 +49,12 @@ const (
 	maxConditionalJump = 255        // struct sock_filter holds jt and jf in a byte each
 )
 
+// The number of perf_event_open() in each native ABI, from the same tables.
+const (
+	_X86_64_NR_perf_event_open  = 298
+	_AARCH64_NR_perf_event_open = 241
+)
+
 // Instruction codes, include/uapi/linux/bpf_common.h: class, size or operation,
 // mode or source, or-ed. These four forms are all that a program is made of, and
 // all are ones that the kernel's action cache can evaluate

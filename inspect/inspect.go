@@ -25,6 +25,8 @@ func Request(q *request.Request) facts.Facts {
 			f.ProgType = field.Values.Name(field.Uint(q.Attr))
 		case "prog.attach_type":
 			f.ProgAttach = field.Values.Name(field.Uint(q.Attr))
+		case "perf_event.type":
+			f.EventType = eventType(q, field)
 		case "attach.type":
 			f.AttachType = field.Values.Name(field.Uint(q.Attr))
 		case "map.name", "prog.name":
@@ -32,6 +34,18 @@ func Request(q *request.Request) facts.Facts {
 		}
 	}
 	return f
+}
+
+// eventType names the type of a perf event: the kernel's dynamic numbers by what
+// they mean.
+func eventType(q *request.Request, field *abi.Field) string {
+	switch abi.Probe(q.Field("probe")) {
+	case abi.Kprobe:
+		return "kprobe"
+	case abi.Uprobe:
+		return "uprobe"
+	}
+	return field.Values.Name(field.Uint(q.Attr))
 }
 
 func cstring(b []byte) string {
@@ -43,8 +57,8 @@ func cstring(b []byte) string {
 
 // Unknown returns the facts of a call that could not be copied: its command is
 // all that is known, and the table may not know even that.
-func Unknown(c abi.Command) facts.Facts {
-	if row := abi.RowOf(c); row != nil {
+func Unknown(c request.Call) facts.Facts {
+	if row := c.Row(); row != nil {
 		return facts.Facts{Command: row.Name}
 	}
 	return facts.Facts{Command: "unknown"}

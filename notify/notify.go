@@ -38,10 +38,10 @@ func (l *Listener) Receive() (Notification, error) {
 // before a true answer belongs to the target.
 func (l *Listener) Waits(n *Notification) bool { return sys.NotifValid(l.FD, n.Cookie) == 0 }
 
-// Install puts our fd into the target's table, O_CLOEXEC as all of bpf()'s are,
-// and returns its number there. ENOENT: the target is gone.
-func (l *Listener) Install(n *Notification, fd int) (int, sys.Errno) {
-	return sys.NotifAddFD(l.FD, n.Cookie, fd)
+// Install puts our fd into the target's table, with O_CLOEXEC if asked for, and
+// returns its number there. ENOENT: the target is gone.
+func (l *Listener) Install(n *Notification, fd int, cloexec bool) (int, sys.Errno) {
+	return sys.NotifAddFD(l.FD, n.Cookie, fd, cloexec)
 }
 
 // Answer ends the call with a value, or with an error where e isn't 0. False:

@@ -40,7 +40,7 @@ func TestInstallUnderSignals(t *testing.T) {
 	}{
 		{"one step", l.oneStep},
 		{"two steps", func(n *Notification, fd int) bool {
-			got, e := l.Install(n, fd)
+			got, e := l.Install(n, fd, true)
 			return e == 0 && l.Answer(n, got, 0)
 		}},
 	} {

@@ -14,10 +14,17 @@ const noSuchPID = 1<<31 - 1
 func idsFromTarget(q *request.Request, r *Result, at Place) {
 	for i := range q.Row.Fields {
 		f := &q.Row.Fields[i]
-		if f.Class != abi.PID || !f.Live(q.Attr) || f.Uint(q.Attr) == 0 {
+		if f.Class != abi.PID || !f.Live(q.Attr) {
 			continue
 		}
-		pid, e := at.PIDFrom(uint32(f.Uint(q.Attr)))
+		pid, e := uint32(f.Uint(q.Attr)), sys.Errno(0)
+		switch {
+		case pid == 0 && q.Syscall == abi.SyscallPerfEventOpen:
+			pid = at.TID() // the caller
+		case int32(pid) <= 0: // no process, or any
+		default:
+			pid, e = at.PIDFrom(pid)
+		}
 		if e != 0 {
 			pid = noSuchPID
 		}

@@ -20,8 +20,8 @@ func (p *Performer) paths(q *request.Request, r *Result, at Place) sys.Errno {
 			continue
 		}
 		path, ok := bytes.CutSuffix(b.Data, []byte{0})
-		if !ok {
-			continue // too long: the kernel says so
+		if !ok || len(path) == 0 {
+			continue // too long, or empty, for which each command has its own error
 		}
 		base := sys.AtCWD
 		if f := q.Row.Field("path_fd"); f != nil && f.Live(q.Attr) {

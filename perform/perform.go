@@ -25,6 +25,8 @@ type Place interface {
 	PIDIn(pid uint32) (uint32, sys.Errno)
 	// UIDIn translates a user id of our user namespace to the target's.
 	UIDIn(uid uint32) (uint32, sys.Errno)
+	// TID is the target's thread id in our pid namespace.
+	TID() uint32
 	// OpenPath opens, with O_PATH, what a path of the target's leads to, from the
 	// directory fd base or sys.AtCWD. It closes the fd when the call is over.
 	OpenPath(base int, path []byte) (int, sys.Errno)
@@ -48,9 +50,11 @@ type Objects interface {
 
 // Result is what the kernel answered.
 type Result struct {
-	Value int       // what bpf() returned, where Errno is 0 and there is no FD
-	FD    int       // a new fd in the calling thread's table, or -1
-	Errno sys.Errno // 0: success
+	Value int // what bpf() returned, where Errno is 0 and there is no FD
+	FD    int // a new fd in the calling thread's table, or -1
+	// CloseOnExec says that FD shall be O_CLOEXEC, as all of bpf()'s are.
+	CloseOnExec bool
+	Errno       sys.Errno // 0: success
 
 	Attr []byte // the attribute as the kernel left it
 	// Out holds, for each of the request's buffers, its memory as the kernel left
@@ -88,7 +92,7 @@ var bigLog sync.Mutex
 // until the next call. A result's FD is the caller's to close.
 func (p *Performer) Do(q *request.Request, at Place) *Result {
 	r := &p.res
-	*r = Result{FD: -1, Out: r.Out[:0]}
+	*r = Result{FD: -1, CloseOnExec: true, Out: r.Out[:0]}
 	p.pathErr = 0
 	if e := p.build(q, r, at); e != 0 {
 		r.Errno = e
@@ -112,6 +116,9 @@ func (p *Performer) Do(q *request.Request, at Place) *Result {
 }
 
 func (p *Performer) call(q *request.Request, r *Result) (int, sys.Errno) {
+	if q.Syscall == abi.SyscallPerfEventOpen {
+		return perfEventOpen(q, r)
+	}
 	switch q.Command {
 	case abi.ProgGetNextID, abi.MapGetNextID, abi.BTFGetNextID, abi.LinkGetNextID:
 		return p.nextID(q, r)
@@ -131,7 +138,9 @@ func needs(q *request.Request) Needs {
 	for i := range q.Buffers {
 		switch q.Buffers[i].Field.Buffer.Path {
 		case abi.PathOpen, abi.PathCreate:
-			n.Plain = true
+			// What it opens, it opens as the target; the others look at nothing
+			// of the file's once it is found.
+			n.Plain = q.Row.Creds
 		case abi.PathShown:
 			n.Root = true
 		}

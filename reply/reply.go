@@ -33,7 +33,7 @@ func Deliver(l *notify.Listener, n *notify.Notification, m Memory, q *request.Re
 		return r.Value, r.Errno, true
 	}
 	// In two steps, not with SECCOMP_ADDFD_FLAG_SEND: see docs/architecture.md.
-	fd, e := l.Install(n, r.FD)
+	fd, e := l.Install(n, r.FD, r.CloseOnExec)
 	return fd, e, e != sys.ENOENT
 }
 

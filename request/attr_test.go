@@ -155,9 +155,13 @@ func TestSizesOfRealApplications(t *testing.T) {
 }
 
 func TestCallOf(t *testing.T) {
-	got := CallOf([6]uint64{0x1_0000_0005, 0x7fff_ffff_f000, 0xffff_ffff_0000_0098, 1, 2, 3})
-	if want := (Call{Command: abi.ProgLoad, Addr: 0x7fff_ffff_f000, Size: 0x98}); got != want {
+	args := [6]uint64{0x1_0000_0005, 0x7fff_ffff_f000, 0xffff_ffff_0000_0098, 1, 2, 3}
+	got, ok := CallOf(&sys.SeccompData{Nr: sys.NrBPF, Args: args})
+	if want := (Call{Command: abi.ProgLoad, Addr: 0x7fff_ffff_f000, Size: 0x98, Args: args}); !ok || got != want {
 		t.Errorf("got %+v, wanted %+v: the kernel looks at the low 32 bits", got, want)
+	}
+	if _, ok := CallOf(&sys.SeccompData{Nr: 39, Args: args}); ok {
+		t.Error("getpid() was taken for a call that is served")
 	}
 }
 

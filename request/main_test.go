@@ -27,7 +27,7 @@ func newEnv(t *testing.T) *env {
 	e := &env{T: t, mem: arena.New(arena.NewBudget(testBudget))}
 	e.Files = map[int]abi.Object{}
 	e.Links = map[int][]byte{}
-	e.reader = NewReader(e.mem)
+	e.reader = NewReader(e.mem, nil)
 	t.Cleanup(e.mem.Reset)
 	return e
 }

@@ -13,13 +13,16 @@ type Reader struct {
 	mem     *arena.Arena
 	req     Request
 	raw     []byte
+	probes  Probes
 	numbers []int
 	segs    []sys.Segment
 	segOf   []int
 }
 
 // NewReader returns a Reader that takes its memory from mem.
-func NewReader(mem *arena.Arena) *Reader { return &Reader{mem: mem, raw: make([]byte, abi.PageSize)} }
+func NewReader(mem *arena.Arena, probes Probes) *Reader {
+	return &Reader{mem: mem, raw: make([]byte, abi.PageSize), probes: probes}
+}
 
 const (
 	// maxStrings bounds the bytes of all symbols that one request may name.
@@ -40,11 +43,15 @@ func (r *Reader) Read(t Target, c Call) (*Request, sys.Errno) {
 		q.Buffers = nil
 	}
 	*q = Request{Call: c, Buffers: q.Buffers[:0], Files: q.Files[:0]}
-	row := abi.RowOf(c.Command)
-	if e := r.attribute(t, q, row); e != 0 {
+	row := q.Call.Row()
+	q.Row = row
+	if c.Syscall == abi.SyscallPerfEventOpen {
+		if e := r.perfEvent(t, q); e != 0 {
+			return nil, e
+		}
+	} else if e := r.attribute(t, q, row); e != 0 {
 		return nil, e
 	}
-	q.Row = row
 	if c.Command != abi.ObjGetInfoByFD {
 		r.mem.Reserve(plan(&row.Layout, q.Attr))
 	}

@@ -10,17 +10,33 @@ import (
 	"github.com/bpfbroker/bpfbroker/internal/sys"
 )
 
-// Call is a suspended bpf() call: its three arguments as the target gave them.
+// Call is a suspended call as the target made it.
 type Call struct {
-	Command abi.Command // the low 32 bits of the first
+	Syscall abi.Syscall
+	Command abi.Command // bpf()'s first argument, its low 32 bits; else abi.NoCommand
 	Addr    uint64      // of the attribute
-	Size    uint32      // of the attribute, the low 32 bits
+	Size    uint32      // of bpf()'s attribute, the low 32 bits
+	Args    [6]uint64
 }
 
-// CallOf picks the arguments of a bpf() call from its registers. The kernel
-// looks at the low 32 bits of command and size only.
-func CallOf(args [6]uint64) Call {
-	return Call{Command: abi.Command(uint32(args[0])), Addr: args[1], Size: uint32(args[2])}
+// CallOf picks a call from the target's registers; false: it is none that the
+// broker serves. Of bpf()'s command and size the kernel looks at the low 32 bits.
+func CallOf(d *sys.SeccompData) (Call, bool) {
+	switch d.Nr {
+	case sys.NrBPF:
+		return Call{Command: abi.Command(uint32(d.Args[0])), Addr: d.Args[1], Size: uint32(d.Args[2]), Args: d.Args}, true
+	case sys.NrPerfEventOpen:
+		return Call{Syscall: abi.SyscallPerfEventOpen, Command: abi.NoCommand, Addr: d.Args[0], Args: d.Args}, true
+	}
+	return Call{}, false
+}
+
+// Row is the call's row in the table, nil for a command that it doesn't know.
+func (c *Call) Row() *abi.Row {
+	if c.Syscall == abi.SyscallPerfEventOpen {
+		return &abi.PerfEventOpen
+	}
+	return abi.RowOf(c.Command)
 }
 
 // Target is what a request is read from: the suspended thread.
@@ -43,9 +59,10 @@ type Target interface {
 // made it is Reset.
 type Request struct {
 	Call
-	Row *abi.Row // never nil
+	Row *abi.Row // of the call, never nil
 
-	// Size is how much of Attr the application gave, at most len(Attr).
+	// Size is how much of Attr the application gave, at most len(Attr); for
+	// perf_event_open(), what the attribute that is performed says of its size.
 	Size uint32
 	// Attr is the attribute, zero behind what the application gave; always
 	// abi.AttrSize bytes.

@@ -19,6 +19,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"syscall"
 
@@ -58,7 +59,7 @@ type Process struct {
 
 // Report is what a worker says at its end.
 type Report struct {
-	Served uint64   // calls answered
+	Served uint64   // calls received
 	Denied []Denied // what the policy denied, most frequent first
 	Errors []string // internal faults
 }
@@ -106,9 +107,12 @@ func start(cfg Config) (*Process, error) {
 		return nil, err
 	}
 	cmd := &exec.Cmd{
-		Path:       "/proc/self/exe",
-		Args:       []string{"bpfbroker", Arg, "--id=" + cfg.ID, "--policy=" + cfg.Policy},
-		Env:        []string{"GODEBUG=madvdontneed=1", "GOTRACEBACK=single"},
+		Path: "/proc/self/exe",
+		Args: []string{"bpfbroker", Arg, "--id=" + cfg.ID, "--policy=" + cfg.Policy},
+		Env: []string{"GODEBUG=madvdontneed=1", "GOTRACEBACK=single",
+			// Serving threads sleep in the kernel, where the scheduler takes their
+			// processor only after a while: with one alone, every call waits.
+			fmt.Sprintf("GOMAXPROCS=%d", max(4, runtime.NumCPU()))},
 		Dir:        "/",
 		Stderr:     os.Stderr,
 		ExtraFiles: []*os.File{cfg.Listener, theirs},

@@ -263,6 +263,9 @@ func (t *Target) Leave() {
 	}
 }
 
+// TID implements perform.Place.
+func (t *Target) TID() uint32 { return uint32(t.n.TID) }
+
 // PIDFrom implements perform.Place.
 func (t *Target) PIDFrom(pid uint32) (uint32, sys.Errno) {
 	if e := t.open(); e != 0 {

@@ -64,7 +64,7 @@ func main() {
 	var o options
 	flag.StringVar(&o.module, "version", "v0.22.0", "version of "+modulePath)
 	flag.StringVar(&o.broker, "broker", "bin/bpfbroker", "the bpfbroker to test")
-	flag.StringVar(&o.runArgs, "run-args", "--policy trusted", "flags for bpfbroker run")
+	flag.StringVar(&o.runArgs, "run-args", "--policy trusted --net private", "flags for bpfbroker run")
 	flag.StringVar(&o.report, "report", "docs/results/parity.md", "the report to write")
 	flag.StringVar(&o.passed, "passed", "hack/parity/passed.txt", "tests that must pass brokered")
 	flag.StringVar(&o.causes, "causes", "hack/parity/causes.txt", "causes of differences")

@@ -101,13 +101,17 @@ func NotifSend(listener int, id uint64, val int64, err Errno, cont bool) Errno {
 	return e
 }
 
-// NotifAddFD installs our fd src, O_CLOEXEC, in the fd table of the target that
-// waits in the call id, and returns its number there. It doesn't answer the
+// NotifAddFD installs our fd src, with O_CLOEXEC if asked for, in the fd table of
+// the target that waits in the call id, and returns its number there. It doesn't answer the
 // call: see docs/architecture.md, "Handing over an fd". Signals don't disturb
 // it: the wait is repeated, and the kernel gives the number only once.
-func NotifAddFD(listener int, id uint64, src int) (int, Errno) {
+func NotifAddFD(listener int, id uint64, src int, cloexec bool) (int, Errno) {
+	flags := uint32(0)
+	if cloexec {
+		flags = unix.O_CLOEXEC
+	}
 	for {
-		a := notifAddFD{id: id, srcfd: uint32(src), newfdFlags: unix.O_CLOEXEC}
+		a := notifAddFD{id: id, srcfd: uint32(src), newfdFlags: flags}
 		n, e := ioctl(listener, iocNotifAddFD, unsafe.Pointer(&a))
 		if e != unix.EINTR {
 			return n, e

@@ -1,0 +1,70 @@
+package abi
+
+// Syscall tells the system calls apart that a row may be of.
+type Syscall uint8
+
+const (
+	SyscallBPF Syscall = iota
+	SyscallPerfEventOpen
+)
+
+// PerfEventOpen is perf_event_open(2): half of all BPF tools attach by it. Its
+// attribute is struct perf_event_attr (include/uapi/linux/perf_event.h) of
+// Linux 6.18; behind it the row has the call's other arguments, and what the
+// broker alone can tell: which of the kernel's dynamic types means a probe.
+var PerfEventOpen = func() Row {
+	probe := func(p Probe) Cond { return all(is("probe", uint64(p))) }
+	r := row(Row{Syscall: SyscallPerfEventOpen, Command: NoCommand, Kernel: "perf_event_open", Name: "perf_event_open", Since: "2.6.31", Last: "flags",
+		Returns: Result{FD: PerfEvent}, Why: "tracepoints, probes and events of a CPU need CAP_PERFMON"},
+		u32("type").enum(EventTypes).fact("perf_event.type"), u32("size").inout(), u64("config").fact("perf_event.config"),
+		u64("sample_period"), u64("sample_type"), u64("read_format"), u64("bits"), u32("wakeup_events"), u32("bp_type"),
+		union(
+			[]part{u64("config1").when(probe(NoProbe))},
+			[]part{u64("kprobe_func").in(ElemString, Len{Elem: MaxSymbol, Max: MaxSymbol}).when(probe(Kprobe)).fact("attach.symbol")},
+			[]part{u64("uprobe_path").path(PathOpen).when(probe(Uprobe)).fact("attach.file")},
+		),
+		u64("config2"), u64("branch_sample_type").since("3.4"), u64("sample_regs_user").since("3.7"),
+		u32("sample_stack_user").since("3.7"), s32("clockid").since("4.1"), u64("sample_regs_intr").since("4.1"),
+		u32("aux_watermark").since("4.1"), field("sample_max_stack", 2, 2, Scalar).since("4.8"), field("reserved_2", 2, 2, Scalar),
+		u32("aux_sample_size").since("5.5"), u32("aux_action").since("6.14"), u64("sig_data").since("5.13"), u64("config3").since("6.3"),
+		// The arguments behind the first.
+		union(
+			[]part{s32("pid").pid().when(all(hasNot("flags", PerfFlagPIDCgroup))).fact("perf_event.pid")},
+			[]part{s32("cgroup_fd").fd(Cgroup).when(all(has("flags", PerfFlagPIDCgroup)))},
+		),
+		s32("cpu").fact("perf_event.cpu"), s32("group_fd").fd(PerfEvent), u32("probe"), u64("flags").flags(PerfEventFlags),
+	)
+	return r
+}()
+
+// PerfEventAttrSize is the part of the row that is struct perf_event_attr, bytes
+// (PERF_ATTR_SIZE_VER8); PerfEventAttrMin that of the first version.
+const (
+	PerfEventAttrSize = 136
+	PerfEventAttrMin  = 64
+)
+
+// Probe is the row's field probe.
+type Probe uint32
+
+const (
+	NoProbe Probe = iota
+	Kprobe
+	Uprobe
+)
+
+// Bits of perf_event_open's flags.
+const (
+	PerfFlagPIDCgroup = 1 << 2 // PERF_FLAG_PID_CGROUP
+	PerfFlagFDCloexec = 1 << 3 // PERF_FLAG_FD_CLOEXEC
+)
+
+var (
+	// EventTypes are the fixed ones of enum perf_type_id; those of further PMUs
+	// are in /sys/bus/event_source/devices/*/type.
+	EventTypes = enum("perf_type_id", "PERF_TYPE_", "PERF_TYPE_HARDWARE", "PERF_TYPE_SOFTWARE", "PERF_TYPE_TRACEPOINT",
+		"PERF_TYPE_HW_CACHE", "PERF_TYPE_RAW", "PERF_TYPE_BREAKPOINT")
+
+	PerfEventFlags = bits("perf_event_open.flags",
+		"PERF_FLAG_FD_NO_GROUP", 0, "PERF_FLAG_FD_OUTPUT", 1, "PERF_FLAG_PID_CGROUP", 2, "PERF_FLAG_FD_CLOEXEC", 3)
+)

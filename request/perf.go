@@ -1,0 +1,68 @@
+package request
+
+import (
+	"github.com/bpfbroker/bpfbroker/abi"
+	"github.com/bpfbroker/bpfbroker/internal/sys"
+)
+
+// Probes are the types, numbered by the running kernel, of the events whose
+// config1 is an address: those of the PMUs "kprobe" and "uprobe".
+type Probes map[uint32]abi.Probe
+
+// perfEvent copies the attribute and the arguments of perf_event_open() by the
+// kernel's size rules (kernel/events/core.c, perf_copy_attr). What is wrong with
+// a size is left to the kernel, which says in the attribute what it would take:
+// Size is what the copy shall say.
+func (r *Reader) perfEvent(t Target, q *Request) sys.Errno {
+	row := q.Row
+	if q.Attr = r.mem.Alloc(int(abi.AttrSize)); q.Attr == nil {
+		return sys.ENOMEM
+	}
+	clear(q.Attr)
+	for i, name := range []string{1: "pid", 2: "cpu", 3: "group_fd", 4: "flags"} {
+		if name != "" {
+			row.Field(name).Put(q.Attr, q.Args[i])
+		}
+	}
+	raw := r.raw[:abi.PerfEventAttrMin]
+	n, e := t.Read(q.Addr, raw)
+	size := row.Field("size")
+	if e != 0 && e != sys.EFAULT {
+		return e
+	}
+	if n < int(size.Offset+size.Size) {
+		return sys.EFAULT
+	}
+	q.Size = uint32(size.Uint(raw))
+	size.Put(q.Attr, uint64(q.Size))
+	want := int(q.Size)
+	if want == 0 {
+		want = abi.PerfEventAttrMin
+	}
+	if want < abi.PerfEventAttrMin || want > abi.PageSize {
+		return 0
+	}
+	if n < len(raw) {
+		return sys.EFAULT
+	}
+	if want > n {
+		more := r.raw[n:want]
+		if got, e := t.Read(q.Addr+uint64(n), more); got < len(more) {
+			if e != 0 && e != sys.EFAULT {
+				return e
+			}
+			return sys.EFAULT
+		}
+	}
+	known := min(want, abi.PerfEventAttrSize)
+	for _, b := range r.raw[known:want] {
+		if b != 0 {
+			q.Size = abi.PageSize + 1 // more than we know: too much
+			return 0
+		}
+	}
+	copy(q.Attr, r.raw[:known])
+	q.Size = min(q.Size, abi.PerfEventAttrSize)
+	row.Field("probe").Put(q.Attr, uint64(r.probes[uint32(row.Field("type").Uint(q.Attr))]))
+	return 0
+}
