@@ -78,14 +78,15 @@ func SetNotDumpable() error {
 }
 
 // WaitHangUp waits until the last task under the listener's filter is gone
-// (POLLHUP; kernel/seccomp.c, seccomp_notify_poll).
+// (POLLHUP; kernel/seccomp.c, seccomp_notify_poll, which says POLLERR when a
+// signal interrupts it).
 func WaitHangUp(listener int) error {
 	for {
 		p := []unix.PollFd{{Fd: int32(listener)}}
 		if _, err := unix.Poll(p, -1); err != nil && err != unix.EINTR {
 			return err
 		}
-		if p[0].Revents&(unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0 {
+		if p[0].Revents&(unix.POLLHUP|unix.POLLNVAL) != 0 {
 			return nil
 		}
 	}
