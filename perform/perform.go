@@ -56,7 +56,7 @@ type Result struct {
 	CloseOnExec bool
 	Errno       sys.Errno // 0: success
 
-	Attr []byte // the attribute as the kernel left it
+	Attr []byte // the attribute as the kernel left it; nil: it has never seen it
 	// Out holds, for each of the request's buffers, its memory as the kernel left
 	// it; nil where the kernel had nothing to write.
 	Out [][]byte
@@ -94,12 +94,12 @@ func (p *Performer) Do(q *request.Request, at Place) *Result {
 	r := &p.res
 	*r = Result{FD: -1, CloseOnExec: true, Out: r.Out[:0]}
 	p.pathErr = 0
-	if e := p.build(q, r, at); e != 0 {
-		r.Errno = e
-		return r
+	e := p.build(q, r, at)
+	if e == 0 {
+		e = at.Enter(needs(q))
 	}
-	if e := at.Enter(needs(q)); e != 0 {
-		r.Errno = e
+	if e != 0 {
+		r.Errno, r.Attr, r.Out = e, nil, nil
 		return r
 	}
 	r.Value, r.Errno = p.call(q, r)
@@ -222,7 +222,8 @@ func (p *Performer) buffer(b *request.Buffer, q *request.Request) ([]byte, sys.E
 	if n == 0 {
 		return nil, 0
 	}
-	out := p.mem.Alloc(int(n))
+	// Zeroed, so that what the kernel leaves out shows nobody what was there before.
+	out := p.mem.Zeroed(int(n))
 	if out == nil {
 		return nil, sys.ENOMEM
 	}
@@ -240,7 +241,6 @@ func (p *Performer) buffer(b *request.Buffer, q *request.Request) ([]byte, sys.E
 	case rule.Dir == abi.In:
 		copy(out, b.Data) // a copy that may change: pids
 	case rule.Elem == abi.ElemStruct:
-		clear(out)
 		structure(q, b, out)
 	}
 	return out, 0

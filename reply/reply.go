@@ -40,6 +40,9 @@ func Deliver(l *notify.Listener, n *notify.Notification, m Memory, q *request.Re
 // Outputs writes to the target's memory just the bytes that the kernel wrote to
 // our copy, in the kernel's order. EFAULT: the target's memory didn't take them.
 func Outputs(m Memory, q *request.Request, r *perform.Result) (e sys.Errno) {
+	if r.Attr == nil {
+		return 0 // the call wasn't made
+	}
 	write := func(f *abi.Field) bool {
 		err := output(m, q, r, f)
 		if err != 0 {
@@ -103,7 +106,7 @@ func buffer(m Memory, q *request.Request, r *perform.Result, i int) sys.Errno {
 		}
 		if !complete {
 			// Some kinds of links fill a buffer and then fail, for want of room.
-			if e := write(m, child.Addr, r.Out[j][:filled(child, r.Out[j])]); e != 0 {
+			if e := write(m, child.Addr, r.Out[j][:filled(child, r.Out[j], q)]); e != 0 {
 				return e
 			}
 			continue
@@ -173,8 +176,12 @@ func wroteInfo(b *request.Buffer, out []byte, q *request.Request, info []byte) i
 }
 
 // filled is how much of a buffer of an info structure the kernel wrote although
-// it says no count.
-func filled(b *request.Buffer, out []byte) int {
+// it says no count. Only what links show is filled before the call so that it can
+// be seen.
+func filled(b *request.Buffer, out []byte, q *request.Request) int {
+	if q.Info != &abi.LinkInfo && b.Field.Buffer.Wrote != abi.WroteString {
+		return 0
+	}
 	switch b.Field.Buffer.Wrote {
 	case abi.WroteString:
 		return bytes.IndexByte(out, 0) + 1

@@ -11,45 +11,15 @@ import (
 	"github.com/bpfbroker/bpfbroker/internal/sys"
 )
 
-// fuzzKinds are what fds 0 to 31 are, in turn.
-var fuzzKinds = []abi.Object{0, abi.Prog, abi.Map, abi.BTF, abi.Link, abi.Token, abi.Cgroup | abi.Directory | abi.Bpffs, abi.Pidfd, abi.PerfEvent}
-
-// fuzzTarget is a target whose memory is the attribute, with its end at a page's,
-// and mem, from the second page on: nearly every number of 16 bits is an address.
-func fuzzTarget(attr, mem []byte) (t *brokertest.Target, at uint64) {
-	t = &brokertest.Target{Files: map[int]abi.Object{}, Links: map[int][]byte{}}
-	for n := range 32 {
-		t.Files[n] = fuzzKinds[n%len(fuzzKinds)]
-		t.Links[n] = mem[min(len(mem), 8*n):]
-	}
-	t.Put(abi.PageSize, mem)
-	return t, t.AtEnd(attr)
-}
-
-// fuzzAddresses makes addresses of most of the numbers where the row has
-// pointers, so that the fuzzer needn't find out where there is memory.
-func fuzzAddresses(row *abi.Row, attr, mem []byte) {
-	if row == nil || len(mem) == 0 {
-		return
-	}
-	for i := range row.Fields {
-		f := &row.Fields[i]
-		if f.Class == abi.Pointer && int(f.Offset+f.Size) <= len(attr) && f.Live(slices.Concat(attr, make([]byte, abi.AttrSize))) {
-			if v := f.Uint(attr); v%4 != 3 {
-				f.Put(attr, abi.PageSize+v%uint64(len(mem)+16))
-			}
-		}
-	}
-}
+var fuzzProbes = Probes{6: abi.Kprobe, 7: abi.Uprobe}
 
 func fuzzRead(t testing.TB, call Call, attr, mem []byte) {
 	attr = bytes.Clone(attr)
-	fuzzAddresses(abi.RowOf(call.Command), attr, mem)
-	target, at := fuzzTarget(attr, mem)
+	target, at := brokertest.FuzzTarget(call.Row(), attr, mem)
 	call.Addr = at
 	m := arena.New(arena.NewBudget(testBudget))
 	defer m.Reset()
-	r := NewReader(m, nil)
+	r := NewReader(m, fuzzProbes)
 	q, e := r.Read(target, call)
 	if (q == nil) == (e == 0) {
 		t.Fatalf("got %v and %v", q, e)
@@ -67,7 +37,7 @@ func fuzzRead(t testing.TB, call Call, attr, mem []byte) {
 	if q == nil {
 		return
 	}
-	if len(q.Attr) != int(abi.AttrSize) || q.Size > abi.AttrSize || !bytes.Equal(q.Attr[:q.Size], attr[:q.Size]) {
+	if q.Syscall == abi.SyscallBPF && (len(q.Attr) != int(abi.AttrSize) || q.Size > abi.AttrSize || !bytes.Equal(q.Attr[:q.Size], attr[:q.Size])) {
 		t.Errorf("attribute: got %d, %x, wanted %x", q.Size, q.Attr, attr)
 	}
 	for i := range q.Buffers {
@@ -95,32 +65,19 @@ func fuzzRead(t testing.TB, call Call, attr, mem []byte) {
 // What a request is read to must not depend on luck: any command, any size, any
 // bytes, memory that ends anywhere.
 func FuzzRead(f *testing.F) {
-	mem := bytes.Repeat([]byte{0x18, 0x11, 0, 0, 5, 0, 0, 0, 0, 0x10, 0, 0, 0, 0, 0, 0}, 48)
-	for _, r := range abi.Table() {
-		b := fill(&r)
-		f.Add(uint32(r.Command), uint32(len(b)), b, mem)
-		for i := range r.Fields {
-			if r.Fields[i].Class == abi.Pointer {
-				r.Fields[i].Put(b, uint64(i)*8)
-			} else if f := &r.Fields[i]; f.Class == abi.FD || f.Class == abi.Scalar {
-				f.Put(b, uint64(i)+1)
-			}
-		}
-		f.Add(uint32(r.Command), r.LastEnd, b[:r.LastEnd], mem)
-		if g := r.Field("attach_type"); g != nil {
-			for at := range abi.AttachTypes.Names {
-				c := bytes.Clone(b)
-				g.Put(c, uint64(at))
-				f.Add(uint32(r.Command), r.LastEnd, c[:r.LastEnd], mem)
-			}
-		}
-	}
-	f.Add(uint32(5), uint32(4096), make([]byte, 4096), mem)
+	brokertest.Seeds(func(command, size uint32, attr, mem []byte) { f.Add(command, size, attr, mem) })
 	f.Fuzz(func(t *testing.T, command, size uint32, attr, mem []byte) {
 		if len(attr) > 2*abi.PageSize || len(mem) > 1<<16 {
 			return
 		}
-		fuzzRead(t, Call{Command: abi.Command(command), Size: size}, attr, mem)
+		call := Call{Command: abi.Command(command), Size: size}
+		if call.Command == abi.NoCommand {
+			call.Syscall = abi.SyscallPerfEventOpen
+			for i := range call.Args {
+				call.Args[i] = uint64(size) >> (4 * i) & 0x1f
+			}
+		}
+		fuzzRead(t, call, attr, mem)
 	})
 }
 
@@ -137,7 +94,7 @@ func FuzzReferences(f *testing.F) {
 		if len(insns) > 1<<14 || len(array) > 1<<14 {
 			return
 		}
-		target, _ := fuzzTarget(nil, nil)
+		target, _ := brokertest.FuzzTarget(nil, nil, nil)
 		b := attr(t, abi.ProgLoad, map[string]uint64{
 			"insns": target.AtEnd(insns), "insn_cnt": uint64(len(insns) / insnSize),
 			"fd_array": target.AtEnd(array), "fd_array_cnt": uint64(count),

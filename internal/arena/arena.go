@@ -91,6 +91,15 @@ func (a *Arena) Alloc(n int) []byte {
 	return m.Bytes[:n]
 }
 
+// Zeroed is Alloc, and the memory is zero.
+func (a *Arena) Zeroed(n int) []byte {
+	p := a.Alloc(n)
+	if n < large { // else it is fresh
+		clear(p)
+	}
+	return p
+}
+
 // Own makes the arena unmap m at Reset.
 func (a *Arena) Own(m sys.Mapping) { a.mappings = append(a.mappings, m) }
 

@@ -1,6 +1,7 @@
 package brokertest
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -19,8 +20,8 @@ func Main(m *testing.M) { os.Exit(run(m.Run)) }
 func run(tests func() int) int {
 	fds, goroutines := openFDs(), runtime.NumGoroutine()
 	code := tests()
-	if code != 0 {
-		return code // and what a failed test leaves is no news
+	if code != 0 || fuzzing() {
+		return code // what a failed test leaves is no news, and fuzzing leaves its own
 	}
 	// A goroutine that has been told to end needs a moment.
 	for range 100 {
@@ -41,6 +42,11 @@ func run(tests func() int) int {
 		}
 	}
 	return code
+}
+
+func fuzzing() bool {
+	f := flag.Lookup("test.fuzz")
+	return f != nil && f.Value.String() != ""
 }
 
 // ofRuntime says whether the Go runtime itself keeps such fds: its poller's.

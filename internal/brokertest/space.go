@@ -85,14 +85,15 @@ func (s *Space) AtEnd(data []byte) uint64 {
 // Get returns a copy of the memory, without counting it as read; nil where some
 // of it isn't there.
 func (s *Space) Get(addr, n uint64) []byte {
-	out := make([]byte, n)
-	for i := range out {
-		a := addr + uint64(i)
+	out := []byte{}
+	for uint64(len(out)) < n {
+		a := addr + uint64(len(out))
 		p := s.pages[a/PageSize]
 		if p == nil {
 			return nil
 		}
-		out[i] = p.data[a%PageSize]
+		at := a % PageSize
+		out = append(out, p.data[at:min(PageSize, at+n-uint64(len(out)))]...)
 	}
 	return out
 }
@@ -129,7 +130,7 @@ func (s *Space) ReadAll(segs []sys.Segment) bool {
 			continue
 		}
 		for _, g := range segs {
-			for i := range g.Data {
+			for i := range min(len(g.Data), PageSize) {
 				g.Data[i] = 0xa5
 			}
 		}
@@ -178,16 +179,20 @@ func (s *Space) TooOften(spans []Span) []uint64 {
 	var out []uint64
 	for n, p := range s.pages {
 		base := n * PageSize
-		near := slices.DeleteFunc(slices.Clone(spans), func(v Span) bool {
-			return !v.Has(base) && v.Addr-base >= PageSize
-		})
-		for i, count := range p.reads {
-			covered := 0
-			for _, v := range near {
-				if v.Has(base + uint64(i)) {
-					covered++
-				}
+		var begin, end [PageSize + 1]int // of spans, by byte
+		for _, v := range spans {
+			switch {
+			case v.Has(base):
+				begin[0]++
+				end[min(PageSize, v.Len-(base-v.Addr))]++
+			case v.Addr-base < PageSize:
+				begin[v.Addr-base]++
+				end[v.Addr-base+min(PageSize-(v.Addr-base), v.Len)]++
 			}
+		}
+		covered := 0
+		for i, count := range p.reads {
+			covered += begin[i] - end[i]
 			if int(count) > covered {
 				out = append(out, base+uint64(i))
 			}
