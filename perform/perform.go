@@ -79,6 +79,10 @@ func New(mem *arena.Arena, objects Objects) *Performer {
 // bpf_attr, which may be larger than the table's.
 const attrRoom = 1024
 
+// keep is how many buffers there is room for between calls: a request with many
+// symbols has far more.
+const keep = 1024
+
 // unwritten marks a log's true size before the call: more than any log can have.
 const unwritten = 0xffffffff
 
@@ -92,6 +96,9 @@ var bigLog sync.Mutex
 // until the next call. A result's FD is the caller's to close.
 func (p *Performer) Do(q *request.Request, at Place) *Result {
 	r := &p.res
+	if cap(r.Out) > keep {
+		r.Out = nil
+	}
 	*r = Result{FD: -1, CloseOnExec: true, Out: r.Out[:0]}
 	p.pathErr = 0
 	e := p.build(q, r, at)
@@ -505,10 +512,10 @@ func LogLength(q *request.Request, r *Result) int {
 }
 
 // Untouched says whether the kernel left an output field of the attribute as it
-// was before the call.
+// was before the call, or wrote what was there.
 func Untouched(q *request.Request, r *Result, f *abi.Field) bool {
-	if log := logOf(q); log != nil && f == log.true {
-		return f.Uint(r.Attr) == unwritten
+	if log := logOf(q); log != nil && f == log.true && f.Uint(r.Attr) == unwritten {
+		return true
 	}
 	return f.Uint(r.Attr) == f.Uint(q.Attr)
 }
