@@ -17,7 +17,7 @@ func layouts() []*abi.Layout {
 	for i := range abi.Table() {
 		all = append(all, &abi.Table()[i].Layout)
 	}
-	return append(all, structures...)
+	return append(append(all, &abi.PerfEventOpen.Layout), structures...)
 }
 
 func TestRows(t *testing.T) {
@@ -82,6 +82,9 @@ func TestFields(t *testing.T) {
 			if f.Offset+f.Size > l.Size || f.Size == 0 {
 				t.Errorf("%s: %d bytes at %d, in %d", what, f.Size, f.Offset, l.Size)
 			}
+			if f.Buffer != nil && f.Buffer.Path != abi.NoPath && f.Buffer.Elem != abi.ElemString {
+				t.Errorf("%s: a path of %v", what, f.Buffer.Elem)
+			}
 			if f.Class == 0 {
 				t.Errorf("%s: has no class", what)
 			}
@@ -109,7 +112,7 @@ func TestFields(t *testing.T) {
 			case abi.Pointer:
 				checkBuffer(t, what, l, &f)
 			case abi.Scalar, abi.Enum, abi.Flags:
-				if f.Size != 4 && f.Size != 8 {
+				if f.Size != 4 && f.Size != 8 && (f.Size != 2 || l != &abi.PerfEventOpen.Layout) {
 					t.Errorf("%s: %v of %d bytes", what, f.Class, f.Size)
 				}
 			}

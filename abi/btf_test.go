@@ -309,7 +309,32 @@ func TestBTFStructures(t *testing.T) {
 	}
 }
 
-var enums = []*abi.Values{abi.MapTypes, abi.ProgTypes, abi.AttachTypes, abi.LinkTypes, abi.StatsTypes, abi.TaskFDTypes, abi.CgroupIterOrders, abi.PerfEventTypes}
+// perf_event_open()'s attribute: the table names fields as the manual page does
+// and takes all single bits for one, so only places are compared.
+func TestBTFPerfEventAttr(t *testing.T) {
+	k := runningKernel(t)
+	var s *btf.Struct
+	if err := k.spec.TypeByName("perf_event_attr", &s); err != nil {
+		t.Fatal(err)
+	}
+	if s.Size != abi.PerfEventAttrSize && !(k.older() && s.Size < abi.PerfEventAttrSize) {
+		t.Errorf("struct perf_event_attr has %d bytes, the table describes %d; %s", s.Size, abi.PerfEventAttrSize, remedy)
+	}
+	members := map[string]leaf{}
+	for _, m := range leaves(t, s, "", 0) {
+		members[m.name] = m
+		if !slices.ContainsFunc(abi.PerfEventOpen.Fields, func(f abi.Field) bool { return f.Offset == m.offset && f.Size == m.size }) {
+			t.Errorf("the kernel's member %s, %d bytes at %d, is no field of abi.PerfEventOpen; %s", m.name, m.size, m.offset, remedy)
+		}
+	}
+	for _, f := range abi.PerfEventOpen.Fields {
+		if m, ok := members[f.Name]; ok && (m.offset != f.Offset || m.size != f.Size) {
+			t.Errorf("%s: got %d bytes at %d in the table, the kernel has %d at %d", f.Name, f.Size, f.Offset, m.size, m.offset)
+		}
+	}
+}
+
+var enums = []*abi.Values{abi.MapTypes, abi.ProgTypes, abi.AttachTypes, abi.LinkTypes, abi.StatsTypes, abi.TaskFDTypes, abi.CgroupIterOrders, abi.PerfEventTypes, abi.EventTypes}
 
 func TestBTFEnums(t *testing.T) {
 	k := runningKernel(t)
@@ -324,7 +349,7 @@ func TestBTFEnums(t *testing.T) {
 			}
 			names := map[uint64][]string{}
 			for _, n := range e.Values {
-				if strings.HasPrefix(n.Name, "__MAX") {
+				if strings.HasPrefix(n.Name, "__MAX") || n.Name == "PERF_TYPE_MAX" {
 					continue
 				}
 				names[n.Value] = append(names[n.Value], n.Name)
@@ -348,7 +373,7 @@ func TestBTFEnums(t *testing.T) {
 var flagSets = []*abi.Values{abi.MapFlags, abi.ElemFlags, abi.KprobeMultiFlags, abi.UprobeMultiFlags}
 
 var allFlags = []*abi.Values{abi.MapFlags, abi.ProgFlags, abi.AttachFlags, abi.ElemFlags, abi.TestFlags, abi.ObjectFlags, abi.OpenFlags,
-	abi.QueryFlags, abi.BTFFlags, abi.XDPFlags, abi.UpdateFlags, abi.KprobeMultiFlags, abi.UprobeMultiFlags, abi.NetfilterFlags, abi.LogLevels}
+	abi.QueryFlags, abi.BTFFlags, abi.XDPFlags, abi.UpdateFlags, abi.KprobeMultiFlags, abi.UprobeMultiFlags, abi.NetfilterFlags, abi.LogLevels, abi.PerfEventFlags}
 
 func TestBTFFlags(t *testing.T) {
 	k := runningKernel(t)

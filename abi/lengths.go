@@ -34,23 +34,24 @@ func (c Clamp) String() string {
 // Limits of the kernel, with the place that has them.
 const (
 	PageSize        = 4096
-	MaxInsns        = 1_000_000    // BPF_COMPLEXITY_LIMIT_INSNS, include/linux/bpf.h
-	MaxSubprogs     = 256          // BPF_MAX_SUBPROGS, include/linux/bpf_verifier.h
-	MaxBTF          = 16 << 20     // BTF_MAX_SIZE, include/linux/btf.h
-	MaxLog          = 1<<30 - 1    // UINT_MAX >> 2, kernel/bpf/log.c, bpf_verifier_log_attr_valid
-	MaxLicense      = 127          // kernel/bpf/syscall.c, bpf_prog_load: what it reads at most
-	MaxTracepoint   = 127          // kernel/bpf/syscall.c, bpf_raw_tp_link_attach
-	MaxPath         = 4096         // PATH_MAX
-	MaxMulti        = 1 << 20      // MAX_KPROBE_MULTI_CNT, MAX_UPROBE_MULTI_CNT, kernel/trace/bpf_trace.c
-	MaxSymbol       = 512          // KSYM_NAME_LEN, include/linux/kallsyms.h
-	MaxRecord       = 252          // MAX_FUNCINFO_REC_SIZE, kernel/bpf/verifier.c
-	MaxSignature    = 8192         // KMALLOC_MAX_CACHE_SIZE, kernel/bpf/syscall.c, bpf_prog_verify_signature
-	MaxHash         = 64           // more than any digest; SHA-256 is 32
-	MaxFDArray      = 1 << 15      // indexes of fd_array that we follow; the kernel takes 64 maps and 256 BTFs
-	MaxFiles        = 64 + 256 + 8 // fds of one request: MAX_USED_MAPS, MAX_KFUNC_BTFS, and those of the attribute
-	FirstLog        = 16 << 20     // bytes of a log buffer at first: see ClampLog
-	MaxCoreRelos    = 64 << 20     // bytes; the kernel would take 32 GiB: see docs/limits.md
-	MaxQuery        = 64 << 10     // ids that a PROG_QUERY may ask for; a hook holds at most 64
-	MaxInfoBuffer   = 64 << 20     // bytes of one buffer that info points to
-	MaxTaskFDString = 4096 + 128   // kernel/trace/bpf_trace.c, bpf_get_perf_event_info
+	MaxInsns        = 1_000_000     // BPF_COMPLEXITY_LIMIT_INSNS, include/linux/bpf.h
+	MaxSubprogs     = 256           // BPF_MAX_SUBPROGS, include/linux/bpf_verifier.h
+	MaxBTF          = 16 << 20      // BTF_MAX_SIZE, include/linux/btf.h
+	MaxLog          = 1<<30 - 1     // UINT_MAX >> 2, kernel/bpf/log.c, bpf_verifier_log_attr_valid
+	MaxLicense      = 127           // kernel/bpf/syscall.c, bpf_prog_load: what it reads at most
+	MaxTracepoint   = 127           // kernel/bpf/syscall.c, bpf_raw_tp_link_attach
+	MaxPath         = 4096          // PATH_MAX
+	MaxMulti        = 1 << 20       // MAX_KPROBE_MULTI_CNT, MAX_UPROBE_MULTI_CNT, kernel/trace/bpf_trace.c
+	MaxSymbol       = 512           // KSYM_NAME_LEN, include/linux/kallsyms.h
+	MaxRecord       = 252           // MAX_FUNCINFO_REC_SIZE, kernel/bpf/verifier.c
+	MaxSignature    = 8192          // KMALLOC_MAX_CACHE_SIZE, kernel/bpf/syscall.c, bpf_prog_verify_signature
+	MaxHash         = 64            // more than any digest; SHA-256 is 32
+	MaxFDArray      = 1 << 15       // indexes of fd_array that we follow; the kernel takes 64 maps and 256 BTFs
+	MaxFiles        = 64 + 256 + 8  // fds of one request: MAX_USED_MAPS, MAX_KFUNC_BTFS, and those of the attribute
+	FirstLog        = 16 << 20      // bytes of a log buffer at first: see ClampLog
+	MaxCoreRelos    = 64 << 20      // bytes; the kernel would take 32 GiB: see docs/limits.md
+	MaxQuery        = 64 << 10      // ids that a PROG_QUERY may ask for; a hook holds at most 64
+	MaxInfoBuffer   = 64 << 20      // bytes of one buffer that info points to
+	MaxInfoString   = MaxPath + 128 // bytes of a name or path that info points to; the kernel knows none that is longer
+	MaxTaskFDString = 4096 + 128    // kernel/trace/bpf_trace.c, bpf_get_perf_event_info
 )

@@ -59,8 +59,6 @@ const (
 	Pidfd     // from pidfd_open
 	Stats     // from BPF_ENABLE_STATS
 	Iter      // from BPF_ITER_CREATE
-
-	objectEnd
 )
 
 var objectNames = []string{"map", "prog", "link", "btf", "token", "cgroup", "perf_event", "netns", "directory", "bpffs", "lirc", "pidfd", "stats", "iter"}

@@ -15,7 +15,7 @@ func recs(name, count, rec string) part {
 }
 
 func text(name, count string) part {
-	return u64(name).inout().outBuf(ElemString, Len{Count: count, Elem: 1, Max: MaxInfoBuffer}, WroteString)
+	return u64(name).inout().outBuf(ElemString, Len{Count: count, Elem: 1, Max: MaxInfoString}, WroteString)
 }
 
 // ProgInfo is struct bpf_prog_info.

@@ -17,9 +17,9 @@ type Document struct {
 	Flags      []FlagSet   `json:"flags"`
 }
 
-// Command is one command of bpf().
+// Command is one command of bpf(), or another system call.
 type Command struct {
-	Number     uint32   `json:"number"`
+	Number     *uint32  `json:"number"`      // null: it isn't of bpf()
 	Name       string   `json:"name"`        // prog_load, as policies have it
 	KernelName string   `json:"kernel_name"` // BPF_PROG_LOAD
 	Since      string   `json:"since"`       // the first kernel that has it
@@ -100,8 +100,13 @@ func writeJSON(w io.Writer, rows []*abi.Row) error {
 		if fds == nil {
 			fds = []string{}
 		}
+		var n *uint32
+		if r.Syscall == abi.SyscallBPF {
+			c := uint32(r.Command)
+			n = &c
+		}
 		d.Commands = append(d.Commands, Command{
-			Number: uint32(r.Command), Name: r.Name, KernelName: r.Kernel, Since: r.Since, Native: r.Native, Why: r.Why,
+			Number: n, Name: r.Name, KernelName: r.Kernel, Since: r.Since, Native: r.Native, Why: r.Why,
 			ReturnsFD: fds, Member: r.Member, Last: r.Last, Fields: fields(&r.Layout),
 		})
 	}

@@ -17,6 +17,8 @@ fields of union bpf_attr (%d bytes) that each uses. A command is either
 *intercepted*, which means that a policy decides on it, or *native*: the seccomp
 filter leaves it to the kernel. A command that isn't here is answered with EINVAL,
 and a byte set behind what is here with E2BIG or EINVAL, as an older kernel does.
+perf_event_open(), by which half of all tools attach their programs, is treated as
+if it were one more command.
 
 How to read the tables:
 
@@ -39,13 +41,17 @@ func writeMarkdown(w io.Writer, rows []*abi.Row) error {
 
 	s.WriteString("\n| number | command | since | handled | returns |\n|---|---|---|---|---|\n")
 	for _, r := range rows {
-		fmt.Fprintf(&s, "| %d | [%s](#%s) | %s | %s | %s |\n", r.Command, r.Name, anchor(r.Kernel), r.Since, handled(r), returns(r))
+		fmt.Fprintf(&s, "| %s | [%s](#%s) | %s | %s | %s |\n", number(r), r.Name, anchor(r.Kernel), r.Since, handled(r), returns(r))
 	}
 
 	s.WriteString("\n## Commands\n")
 	for _, r := range rows {
 		fmt.Fprintf(&s, "\n### %s\n\n", r.Kernel)
-		fmt.Fprintf(&s, "`%s`, number %d, since Linux %s. %s%s: %s. Returns %s.", r.Name, r.Command, r.Since,
+		what := "`" + r.Name + "`, number " + number(r)
+		if r.Syscall != abi.SyscallBPF {
+			what = "A system call of its own, `" + r.Name + "`"
+		}
+		fmt.Fprintf(&s, "%s, since Linux %s. %s%s: %s. Returns %s.", what, r.Since,
 			strings.ToUpper(handled(r)[:1]), handled(r)[1:], r.Why, returns(r))
 		if r.Member != "" {
 			fmt.Fprintf(&s, " Member `%s` of the union.", r.Member)

@@ -16,7 +16,7 @@ import (
 var Formats = []string{"table", "json", "markdown"}
 
 // Write writes the commands called names (prog_load, BPF_PROG_LOAD or 5), or all
-// where there are none, in one of Formats.
+// where there are none, in one of Formats. perf_event_open is taken for a command.
 func Write(w io.Writer, format string, names []string) error {
 	rows, err := find(names)
 	if err != nil {
@@ -43,24 +43,30 @@ func WriteJSON(w io.Writer) error { return Write(w, "json", nil) }
 func WriteMarkdown(w io.Writer) error { return Write(w, "markdown", nil) }
 
 func find(names []string) ([]*abi.Row, error) {
-	table := abi.Table()
-	var rows []*abi.Row
+	var all, rows []*abi.Row
+	for i := range abi.Table() {
+		all = append(all, &abi.Table()[i])
+	}
+	all = append(all, &abi.PerfEventOpen)
 	if len(names) == 0 {
-		for i := range table {
-			rows = append(rows, &table[i])
-		}
-		return rows, nil
+		return all, nil
 	}
 	for _, n := range names {
-		i := slices.IndexFunc(table, func(r abi.Row) bool {
-			return n == r.Name || n == r.Kernel || n == strconv.Itoa(int(r.Command))
-		})
+		i := slices.IndexFunc(all, func(r *abi.Row) bool { return n == r.Name || n == r.Kernel || n == number(r) })
 		if i < 0 {
 			return nil, fmt.Errorf("no command %q in Linux %s", n, abi.Kernel)
 		}
-		rows = append(rows, &table[i])
+		rows = append(rows, all[i])
 	}
 	return rows, nil
+}
+
+// number is a command's, "" for another system call.
+func number(r *abi.Row) string {
+	if r.Syscall != abi.SyscallBPF {
+		return ""
+	}
+	return strconv.Itoa(int(r.Command))
 }
 
 // handled says who performs a command.
