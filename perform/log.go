@@ -1,0 +1,110 @@
+package perform
+
+import (
+	"bytes"
+	"sync"
+
+	"github.com/bpfbroker/bpfbroker/abi"
+	"github.com/bpfbroker/bpfbroker/internal/sys"
+	"github.com/bpfbroker/bpfbroker/request"
+)
+
+// unwritten marks a log's true size before the call: more than any log can have.
+const unwritten = 0xffffffff
+
+// noText is at the beginning of a log buffer before the call. No log has it.
+const noText = 0xff
+
+// bigLog lets one call at a time use a log buffer of more than abi.FirstLog.
+var bigLog sync.Mutex
+
+// Log is a command's log: where its size and its true size are.
+type logFields struct {
+	size, true *abi.Field
+	buffer     int // index in the request's buffers, -1 for none
+}
+
+func logOf(q *request.Request) *logFields {
+	prefix := ""
+	switch q.Command {
+	case abi.ProgLoad:
+	case abi.BTFLoad:
+		prefix = "btf_"
+	default:
+		return nil
+	}
+	l := &logFields{size: q.Row.Field(prefix + "log_size"), true: q.Row.Field(prefix + "log_true_size"), buffer: -1}
+	for i := range q.Buffers {
+		if q.Buffers[i].Field.Buffer.Len.Clamp == abi.ClampLog {
+			l.buffer = i
+		}
+	}
+	return l
+}
+
+// growLog performs a load again whose log didn't fit into our smaller buffer,
+// but might have fitted into the application's: it has failed with ENOSPC, so
+// nothing is there to undo.
+func (p *Performer) growLog(q *request.Request, r *Result, at Place, log *logFields) {
+	if r.Errno != sys.ENOSPC || log.buffer < 0 {
+		return
+	}
+	want := q.Buffers[log.buffer].Len
+	if want <= abi.FirstLog || want > abi.MaxLog {
+		return
+	}
+	if n := log.true.Uint(r.Attr); n != unwritten {
+		if n <= abi.FirstLog {
+			return
+		}
+		want = min(want, n)
+	}
+	bigLog.Lock()
+	defer bigLog.Unlock()
+	m, e := sys.MapGuarded(int(want))
+	if e != 0 {
+		r.Errno = sys.ENOMEM
+		return
+	}
+	p.mem.Own(m)
+	m.Bytes[0] = noText
+	r.Out[log.buffer] = m.Bytes
+	abi.Put(r.Attr, q.Buffers[log.buffer].Offset, 8, sys.Addr(m.Bytes))
+	log.size.Put(r.Attr, want)
+	log.true.Put(r.Attr, unwritten)
+	if e := at.Enter(needs(q)); e != 0 {
+		r.Errno = e
+		return
+	}
+	r.Value, r.Errno = p.call(q, r)
+	at.Leave()
+}
+
+// LogLength is how many bytes of the log buffer the kernel wrote: what its true
+// size says (kernel 6.4, kernel/bpf/log.c), or up to the NUL before.
+func LogLength(q *request.Request, r *Result) int {
+	log := logOf(q)
+	if log == nil || log.buffer < 0 || r.Out[log.buffer] == nil {
+		return 0
+	}
+	out := r.Out[log.buffer]
+	if n := log.true.Uint(r.Attr); n != unwritten && n > 0 {
+		return int(min(n, uint64(len(out))))
+	}
+	if len(out) == 0 || out[0] == noText {
+		return 0
+	}
+	if i := bytes.IndexByte(out, 0); i >= 0 {
+		return i + 1
+	}
+	return len(out)
+}
+
+// Untouched says whether the kernel left an output field of the attribute as it
+// was before the call, or wrote what was there.
+func Untouched(q *request.Request, r *Result, f *abi.Field) bool {
+	if log := logOf(q); log != nil && f == log.true && f.Uint(r.Attr) == unwritten {
+		return true
+	}
+	return f.Uint(r.Attr) == f.Uint(q.Attr)
+}
