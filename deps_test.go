@@ -1,0 +1,145 @@
+// Package bpfbroker_test holds the rules of which package may import which.
+package bpfbroker_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/bpfbroker/bpfbroker"
+
+// mayImport says for each package which others of ours it may import; a pattern
+// ends in "/…". What isn't here imports none of ours.
+//
+// The way of a call is request, inspect, policy, perform, reply, and each knows
+// only what comes before it. What decides (policy, on facts) and what acts
+// (perform) don't know of each other: broker strings them together.
+var mayImport = map[string][]string{
+	"abi/reference": {"abi"},
+
+	"internal/arena":      {"internal/sys"},
+	"internal/brokertest": {"abi", "internal/sys"},
+
+	"notify":   {"internal/sys"},
+	"request":  {"abi", "internal/arena", "internal/sys"},
+	"inspect":  {"abi", "facts", "request"},
+	"policy":   {"abi", "facts"},
+	"perform":  {"abi", "internal/arena", "internal/sys", "request"},
+	"reply":    {"abi", "internal/sys", "notify", "perform", "request"},
+	"workload": {"abi", "internal/sys", "notify", "perform"},
+	"broker":   {"abi", "facts", "inspect", "internal/arena", "internal/sys", "notify", "perform", "policy", "reply", "request", "workload"},
+	"worker":   {"abi", "broker", "facts", "internal/sys", "policy"},
+	"launch":   {"internal/sys"},
+
+	"cmd/bpfbroker": {"…"},
+}
+
+// onlyIn says which packages may import what is dangerous or heavy.
+var onlyIn = map[string][]string{
+	// The one door to the kernel. Tools that never run beside a workload have doors
+	// of their own.
+	"unsafe":             {"internal/sys"},
+	"golang.org/x/sys/…": {"internal/sys", "hack/…", "bench/…"},
+	"syscall":            {"internal/sys", "launch", "worker", "hack/…", "bench/…", "demo/…"}, // signals and exit statuses
+
+	"github.com/cilium/ebpf/…":   {"inspect", "hack/…", "demo/…"},
+	"github.com/google/cel-go/…": {"policy"},
+	"cel.dev/…":                  {"policy"},
+	"sigs.k8s.io/yaml/…":         {"policy"},
+	"github.com/spf13/…":         {"cmd/…"},
+
+	// Made for tests.
+	"testing":                       {"internal/brokertest"},
+	module + "/internal/brokertest": {},
+}
+
+type listed struct {
+	ImportPath, Doc  string
+	GoFiles, Imports []string
+}
+
+// packages lists the module's packages that have more than tests.
+func packages(t *testing.T) []listed {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-json=ImportPath,Doc,GoFiles,Imports", "./...")
+	out, err := cmd.Output()
+	if err != nil {
+		var e *exec.ExitError
+		if errors.As(err, &e) {
+			t.Fatalf("%v: %v\n%s", cmd.Args, err, e.Stderr)
+		}
+		t.Fatal(err)
+	}
+	var all []listed
+	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p listed
+		if err := d.Decode(&p); err == io.EOF {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if len(p.GoFiles) > 0 {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// matches says whether name is one of the patterns.
+func matches(name string, patterns []string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool {
+		if p == "…" {
+			return true
+		}
+		if dir, ok := strings.CutSuffix(p, "/…"); ok {
+			return name == dir || strings.HasPrefix(name, dir+"/")
+		}
+		return name == p
+	})
+}
+
+func TestDependencies(t *testing.T) {
+	all := packages(t)
+	seen := map[string]bool{}
+	for _, p := range all {
+		name := strings.TrimPrefix(p.ImportPath, module+"/")
+		seen[name] = true
+		for _, i := range p.Imports {
+			if ours, ok := strings.CutPrefix(i, module+"/"); ok && !matches(ours, mayImport[name]) {
+				t.Errorf("%s imports %s: not among what it may, in deps_test.go", name, ours)
+			}
+			for what, where := range onlyIn {
+				if matches(i, []string{what}) && !matches(name, where) {
+					t.Errorf("%s imports %s: only %v may, says deps_test.go", name, i, where)
+				}
+			}
+		}
+	}
+	// A rule for what is gone would hold for whatever gets its name next.
+	for name := range mayImport {
+		if !seen[name] {
+			t.Errorf("deps_test.go has a rule for %s, which isn't there", name)
+		}
+	}
+}
+
+func TestDocComments(t *testing.T) {
+	for _, p := range packages(t) {
+		name := strings.TrimPrefix(p.ImportPath, module+"/")
+		if p.Doc == "" {
+			t.Errorf("%s has no doc comment", name)
+			continue
+		}
+		// A command's says what the command does.
+		base := path.Base(name)
+		if !strings.HasPrefix(p.Doc, "Package "+base+" ") && !strings.HasPrefix(strings.ToLower(p.Doc), base+" ") {
+			t.Errorf("%s: its doc comment begins %q", name, strings.SplitN(p.Doc, " ", 4)[:3])
+		}
+	}
+}
