@@ -47,7 +47,8 @@ func (m Memory) Close() {
 }
 
 // Write copies p to addr, as far as the process itself could write there. It
-// returns how much that was, and EFAULT where it was nothing.
+// returns how much that was, and EFAULT where it was nothing. It doesn't wait for
+// pages that a userfaultfd would bring: EFAULT, too.
 func (m Memory) Write(addr uint64, p []byte) (int, Errno) {
 	// /proc/PID/mem writes to read-only memory too.
 	end := addr
