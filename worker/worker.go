@@ -188,6 +188,10 @@ func serve(id, policyName string, control *os.File) error {
 	if err := sys.CloseOnExec(listenerFD, controlFD); err != nil {
 		return err
 	}
+	// Executed as /proc/self/exe, it would be called "exe" in ps.
+	if err := os.WriteFile("/proc/self/comm", []byte("bpfbroker"), 0); err != nil {
+		return fmt.Errorf("name the process: %w", err)
+	}
 	if err := sys.SetNotDumpable(); err != nil {
 		return err
 	}

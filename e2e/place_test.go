@@ -1,0 +1,128 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/bpfbroker/bpfbroker/abi"
+)
+
+// These tests show that an operation is performed in the workload's place: with
+// the caller's ids, and charged to the workload's memory cgroup.
+
+func init() {
+	probes["uid"] = func() {
+		s := &script{ids: map[string]string{}}
+		runtime.LockOSThread() // whose uid alone is changed
+		for _, uid := range []uintptr{0, 7} {
+			if e := rawSet(syscall.SYS_SETRESUID, uid); e != 0 {
+				fmt.Println("setresuid:", e)
+			}
+			l := abi.InfoLayout(abi.Prog)
+			info := make([]byte, l.Size)
+			attr := make([]byte, abi.AttrSize)
+			fd := s.filterProg("p")
+			s.put(&abi.RowOf(abi.ObjGetInfoByFD).Layout, attr, f{"bpf_fd": fd, "info_len": len(info), "info": info})
+			s.call("info", abi.ObjGetInfoByFD, nil, attr, 16)
+			fmt.Println(l.Field("created_by_uid").Uint(info))
+		}
+	}
+	// charge makes an array map of so many bytes and keeps it until it has read a byte.
+	probes["charge"] = func() {
+		n, err := strconv.Atoi(os.Args[1])
+		if err != nil {
+			panic(err)
+		}
+		s := &script{ids: map[string]string{}}
+		fd := s.do("map", abi.MapCreate, f{"map_type": mapType("array"), "key_size": 4, "value_size": 4096, "max_entries": n / 4096, "map_name": "charge"})
+		fmt.Println("map", fd)
+		os.Stdin.Read(make([]byte, 1))
+	}
+}
+
+// The uid that a program shows is its loader's, in its own user namespace.
+func TestCreatedByUID(t *testing.T) {
+	needRoot(t)
+	if got := output(t, brokered(probe("uid"))); got != "0\n7\n" {
+		t.Errorf("programs show the uids %q, wanted 0 and 7", got)
+	}
+}
+
+// memoryCgroups is where a machine has its memory controller, and the file that
+// says how much is used.
+func memoryCgroups() (dir, usage string) {
+	const v1, v2 = "/sys/fs/cgroup/memory", "/sys/fs/cgroup"
+	if _, err := os.Stat(v1 + "/memory.usage_in_bytes"); err == nil {
+		return v1, "memory.usage_in_bytes"
+	}
+	if b, err := os.ReadFile(v2 + "/cgroup.subtree_control"); err == nil && strings.Contains(string(b), "memory") {
+		return v2, "memory.current"
+	}
+	return "", ""
+}
+
+// A map's memory is charged to the cgroup that the workload is in.
+func TestMemoryCharged(t *testing.T) {
+	needRoot(t)
+	root, usage := memoryCgroups()
+	if root == "" {
+		t.Skip("no memory controller is mounted at /sys/fs/cgroup or /sys/fs/cgroup/memory")
+	}
+	dir := filepath.Join(root, fmt.Sprintf("e2e-%d", os.Getpid()))
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	defer eventually(t, "the memory cgroup can be removed", func() bool { return os.Remove(dir) == nil })
+	used := func() int64 {
+		b, err := os.ReadFile(filepath.Join(dir, usage))
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	// With 64 MiB more, all that the two runs differ in.
+	measure := func(size int) int64 {
+		c := brokered(probe("charge", strconv.Itoa(size)))
+		c.Args = append([]string{"sh", "-c", `echo $$ >"$0"/cgroup.procs && exec "$@"`, dir, c.Path}, c.Args[1:]...)
+		c.Path, _ = exec.LookPath("sh")
+		in, err := c.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := c.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Stderr = os.Stderr
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		line := make([]byte, 16)
+		n, _ := out.Read(line)
+		if !strings.HasPrefix(string(line[:n]), "map ") || strings.HasPrefix(string(line[:n]), "map -") {
+			t.Errorf("the workload said %q", line[:n])
+		}
+		got := used()
+		in.Close()
+		if err := c.Wait(); err != nil {
+			t.Error(err)
+		}
+		return got
+	}
+	const size = 64 << 20
+	small, large := measure(4096), measure(size)
+	if diff := large - small; diff < size*9/10 {
+		t.Errorf("a map of %d MiB was charged with %d KiB", size>>20, diff>>10)
+	}
+}
