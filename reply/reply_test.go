@@ -146,17 +146,18 @@ func TestInfoRefused(t *testing.T) {
 // kernel cleared; arrays are written as far as the count says, and as there is room.
 func TestInfo(t *testing.T) {
 	info := make([]byte, abi.ProgInfo.Size)
-	const ids, ksyms = 0x10000, 0x20000
+	const ids, ksyms, tags = 0x10000, 0x20000, 0x30000
 	p := &abi.ProgInfo
-	for name, v := range map[string]uint64{"map_ids": ids, "nr_map_ids": 4, "jited_ksyms": ksyms, "nr_jited_ksyms": 2} {
+	for name, v := range map[string]uint64{"map_ids": ids, "nr_map_ids": 4, "jited_ksyms": ksyms, "nr_jited_ksyms": 2, "prog_tags": tags, "nr_prog_tags": 1} {
 		p.Field(name).Put(info, v)
 	}
 	m, q, at := infoRequest(t, abi.Prog, info)
 	m.Put(ids, bytes.Repeat([]byte("."), 16))
 	m.Put(ksyms, bytes.Repeat([]byte("."), 16))
+	m.Put(tags, bytes.Repeat([]byte("."), 16))
 
 	out := bytes.Clone(info) // as the kernel leaves it: our addresses in it
-	for name, v := range map[string]uint64{"id": 42, "map_ids": 0x1111, "nr_map_ids": 2, "jited_ksyms": 0, "nr_jited_ksyms": 2} {
+	for name, v := range map[string]uint64{"id": 42, "map_ids": 0x1111, "nr_map_ids": 2, "jited_ksyms": 0, "nr_jited_ksyms": 2, "prog_tags": 0x2222, "nr_prog_tags": 7} {
 		p.Field(name).Put(out, v)
 	}
 	r := &perform.Result{FD: -1, Attr: bytes.Clone(q.Attr), Out: [][]byte{out}}
@@ -172,8 +173,11 @@ func TestInfo(t *testing.T) {
 	if got := string(m.Get(ksyms, 16)); got != "................" {
 		t.Errorf("jited_ksyms: got %q, though the kernel refused", got)
 	}
+	if got := string(m.Get(tags, 16)); got != "01234567........" {
+		t.Errorf("prog_tags: got %q, wanted the one that there is room for", got)
+	}
 	got := m.Get(at, uint64(len(info)))
-	for name, want := range map[string]uint64{"id": 42, "map_ids": ids, "nr_map_ids": 2, "jited_ksyms": 0} {
+	for name, want := range map[string]uint64{"id": 42, "map_ids": ids, "nr_map_ids": 2, "jited_ksyms": 0, "prog_tags": tags, "nr_prog_tags": 7} {
 		if v := p.Field(name).Uint(got); v != want {
 			t.Errorf("%s: got %#x, wanted %#x", name, v, want)
 		}
