@@ -127,12 +127,12 @@ type script struct {
 }
 
 type buffer struct {
-	name          string
-	data          []byte
-	before        []byte
-	show          func([]byte) string
-	ofLayout      *abi.Layout
-	shown, hidden bool
+	name     string
+	data     []byte
+	before   []byte
+	show     func([]byte) string
+	ofLayout *abi.Layout
+	hidden   bool
 }
 
 func (s *script) note(format string, args ...any) { fmt.Fprintf(&s.log, format+"\n", args...) }

@@ -34,10 +34,3 @@ func ErrnoName(e Errno) string {
 	}
 	return e.Error()
 }
-
-func errno(e unix.Errno) error {
-	if e == 0 {
-		return nil
-	}
-	return e
-}

@@ -125,7 +125,9 @@ func (t *Thread) Place(pidfd *int, n int) Errno {
 	got, e := PidfdGetFD(*pidfd, n)
 	if e != 0 {
 		if e == unix.EBADF {
-			return t.makeRoom(n) | unix.EBADF
+			if e := t.makeRoom(n); e != 0 {
+				return e
+			}
 		}
 		return e
 	}
