@@ -452,7 +452,7 @@ func init() {
 	probes["racing-attr"] = okay(func() error {
 		a := new(attr).u32(0, 1).u32(4, 8).u32(8, 16).u32(12, 2).u32(16, noPrealloc).name(28, "aaaaaaaaaaaaaaa")
 		seen := map[int]int{}
-		err := racing(5000,
+		err := racing(2000,
 			func(i int) {
 				// A race on purpose, of single words.
 				a.u32(8, uint32(16+16*(i%2)))
@@ -498,7 +498,7 @@ func init() {
 			want[string(b[8:16])] = 0 // the tag
 			unix.Close(fd)
 		}
-		err := racing(5000,
+		err := racing(2000,
 			func(i int) { binary.NativeEndian.PutUint32(insns[4:], uint32(1+i%2)) },
 			func() error {
 				fd, e := load(progTypeSocket, "racing", insns, 1, make([]byte, 4096))
@@ -549,7 +549,7 @@ func init() {
 			ids[id]++
 			return nil
 		}
-		err := racing(5000,
+		err := racing(2000,
 			func(i int) {
 				if i%3 == 2 {
 					unix.Close(n)

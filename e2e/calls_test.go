@@ -29,7 +29,7 @@ import (
 // outside.
 
 // patience is for what must happen but has no time by which it must have.
-const patience = 60 * time.Second
+const patience = 2 * time.Minute
 
 // Commands of bpf(), enum bpf_cmd.
 const (

@@ -196,7 +196,7 @@ func round(marker string, after time.Duration) (r killRound) {
 
 // victim makes all kinds of calls on several threads until it is killed.
 func victim(marker string) {
-	signal.Notify(make(chan os.Signal), unix.SIGURG, unix.SIGUSR1, unix.SIGCHLD, unix.SIGWINCH, unix.SIGUSR2)
+	signal.Notify(make(chan os.Signal, 1), unix.SIGURG, unix.SIGUSR1, unix.SIGCHLD, unix.SIGWINCH, unix.SIGUSR2)
 	need := func(what string) func(int, sys.Errno) int {
 		return func(fd int, e sys.Errno) int {
 			if e != 0 {

@@ -44,6 +44,10 @@ func testMain(m *testing.M) int {
 	broker = filepath.Join(bin, "bpfbroker")
 	build := exec.Command("go", "build", "-o", broker, "../cmd/bpfbroker")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if os.Getenv("BPFBROKER_RACE") != "" {
+		build = exec.Command("go", "build", "-race", "-o", broker, "../cmd/bpfbroker")
+		build.Env = append(os.Environ(), "CGO_ENABLED=1")
+	}
 	if out, err := build.CombinedOutput(); err != nil {
 		panic(fmt.Sprintf("build bpfbroker: %v\n%s", err, out))
 	}

@@ -68,7 +68,7 @@ func init() {
 		mode, n := os.Args[1], os.Args[2]
 		total, _ := strconv.Atoi(n)
 		// Notify's channel is never read: the handler is what counts.
-		signal.Notify(make(chan os.Signal), unix.SIGURG, unix.SIGUSR1, unix.SIGCHLD, unix.SIGWINCH, unix.SIGUSR2)
+		signal.Notify(make(chan os.Signal, 1), unix.SIGURG, unix.SIGUSR1, unix.SIGCHLD, unix.SIGWINCH, unix.SIGUSR2)
 		if mode == "interrupt" {
 			for _, s := range signals {
 				withoutRestart(s)
