@@ -120,6 +120,44 @@ func someMaps(n int) error {
 	return nil
 }
 
+// pinIn pins a map and gets it back from inside of a root of its own, which it
+// makes of the workload's bpffs.
+func pinIn(root string) error {
+	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
+		return err
+	}
+	if err := unix.Mount("/sys/fs/bpf", root, "", unix.MS_BIND, ""); err != nil {
+		return err
+	}
+	if err := unix.Chroot(root); err != nil {
+		return err
+	}
+	if err := unix.Chdir("/"); err != nil {
+		return err
+	}
+	h := variety(11)
+	fd, e := h.create("chroot")
+	if e != 0 {
+		return e
+	}
+	for _, path := range []string{"/in-chroot", "../relative"} {
+		p := append([]byte(path), 0)
+		if _, e := bpf(cmdObjPin, new(attr).u64(0, sys.Addr(p)).u32(8, uint32(fd)), 16, p); e != 0 {
+			return fmt.Errorf("pin at %s: %w", path, e)
+		}
+		if _, err := os.Stat("/" + filepath.Base(path)); err != nil {
+			return err
+		}
+		got, e := bpf(cmdObjGet, new(attr).u64(0, sys.Addr(p)), 16, p)
+		if e != 0 {
+			return fmt.Errorf("get %s: %w", path, e)
+		}
+		unix.Close(got)
+		os.Remove("/" + filepath.Base(path))
+	}
+	return h.check(fd)
+}
+
 func init() {
 	probes["target-plain"] = okay(func() error { return someMaps(20) })
 
@@ -212,40 +250,12 @@ func init() {
 			return err
 		}
 		defer os.Remove(root)
-		runtime.LockOSThread()
-		if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
-			return err
-		}
-		if err := unix.Mount("/sys/fs/bpf", root, "", unix.MS_BIND, ""); err != nil {
-			return err
-		}
-		if err := unix.Chroot(root); err != nil {
-			return err
-		}
-		if err := unix.Chdir("/"); err != nil {
-			return err
-		}
-		h := variety(11)
-		fd, e := h.create("chroot")
-		if e != 0 {
-			return e
-		}
-		for _, path := range []string{"/in-chroot", "../relative"} {
-			p := append([]byte(path), 0)
-			if _, e := bpf(cmdObjPin, new(attr).u64(0, sys.Addr(p)).u32(8, uint32(fd)), 16, p); e != 0 {
-				return fmt.Errorf("pin at %s: %w", path, e)
-			}
-			if _, err := os.Stat("/" + filepath.Base(path)); err != nil {
-				return err
-			}
-			got, e := bpf(cmdObjGet, new(attr).u64(0, sys.Addr(p)), 16, p)
-			if e != 0 {
-				return fmt.Errorf("get %s: %w", path, e)
-			}
-			unix.Close(got)
-			os.Remove("/" + filepath.Base(path))
-		}
-		return h.check(fd)
+		errs := make(chan error)
+		go func() {
+			runtime.LockOSThread() // for good: its root is another
+			errs <- pinIn(root)
+		}()
+		return <-errs
 	})
 
 	// Under a debugger that stops it at every system call.

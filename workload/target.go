@@ -236,6 +236,10 @@ func (t *Target) enterNet() sys.Errno {
 		return gone(e)
 	}
 	defer sys.Close(ns)
+	// Before 6.11 it was opened by number.
+	if !t.listener.Waits(t.n) {
+		return sys.ESRCH
+	}
 	inode, e := sys.Inode(ns)
 	if e != 0 || inode == t.netNS {
 		return e
