@@ -50,6 +50,7 @@ type Broker struct {
 	probes  request.Probes
 	budget  *arena.Budget
 	failed  chan error
+	gone    chan struct{}
 
 	mu            sync.Mutex
 	threads, idle int
@@ -60,7 +61,7 @@ type Broker struct {
 func New(cfg Config) *Broker {
 	b := &Broker{
 		cfg: cfg, objects: workload.NewObjects(perform.Exists), probes: request.Probes{},
-		budget: arena.NewBudget(memory), failed: make(chan error, 1),
+		budget: arena.NewBudget(memory), failed: make(chan error, 1), gone: make(chan struct{}),
 	}
 	for pmu, probe := range map[string]abi.Probe{"kprobe": abi.Kprobe, "uprobe": abi.Uprobe} {
 		if n, ok := sys.EventType(pmu); ok {
@@ -71,7 +72,6 @@ func New(cfg Config) *Broker {
 }
 
 // Start begins to serve. It returns once the first thread is ready to receive.
-// Failed tells when serving has become impossible.
 func (b *Broker) Start() error {
 	if err := sys.CheckNotifSizes(); err != nil {
 		return err
@@ -89,6 +89,10 @@ func (b *Broker) Start() error {
 // Failed receives an error that ended a thread; one that nobody has received yet
 // hides those after it.
 func (b *Broker) Failed() <-chan error { return b.failed }
+
+// Gone is closed when the last thread has failed. Calls wait for ever then, unless
+// the listener is closed.
+func (b *Broker) Gone() <-chan struct{} { return b.gone }
 
 // Served is the number of calls received so far.
 func (b *Broker) Served() uint64 { return b.served.Load() }
@@ -190,8 +194,12 @@ func (b *Broker) leave(err error) {
 	b.mu.Lock()
 	b.threads--
 	b.idle--
+	last := b.threads == 0
 	b.mu.Unlock()
 	b.fail(err)
+	if last {
+		close(b.gone)
+	}
 }
 
 // fail tells the owner of the broker of an error that isn't the workload's.

@@ -208,8 +208,16 @@ func serve(id, policyName string, control *os.File) error {
 			summary.fault(err)
 		}
 	}()
-	if err := sys.WaitHangUp(listenerFD); err != nil {
-		return fmt.Errorf("wait for the end of the workload: %w", err)
+	hungUp := make(chan error, 1)
+	go func() { hungUp <- sys.WaitHangUp(listenerFD) }()
+	select {
+	case err := <-hungUp:
+		if err != nil {
+			return fmt.Errorf("wait for the end of the workload: %w", err)
+		}
+	case <-b.Gone():
+		// Our end closes the listener: calls fail instead of waiting for ever.
+		summary.fault(errors.New("worker: no thread is left to serve; later calls fail"))
 	}
 	return json.NewEncoder(control).Encode(summary.report(b.Served()))
 }
