@@ -188,6 +188,14 @@ func round(marker string, after time.Duration) (r killRound) {
 		}
 		r.Killed++
 	}
+	// What was underway for the dead must not come to the living.
+	mu.Lock()
+	for enough := r.Right + r.Wrong + 20; r.Right+r.Wrong < enough; {
+		mu.Unlock()
+		time.Sleep(time.Millisecond)
+		mu.Lock()
+	}
+	mu.Unlock()
 	stop.Store(true)
 	done.Wait()
 	rain.end()
