@@ -32,7 +32,7 @@ help:
 	@echo 'make parity       the test suite of cilium/ebpf, brokered: docs/results/parity.md'
 	@echo 'make fuzz         every fuzz target for FUZZTIME=$(FUZZTIME)'
 	@echo 'make storm        STORM=$(STORM) calls from targets that take signals'
-	@echo 'make kill         KILL_ROUNDS=$(KILL_ROUNDS) rounds of killing worker or target'
+	@echo 'make kill         KILL_ROUNDS=$(KILL_ROUNDS) rounds of killing targets'
 	@echo 'make docs         docs/commands.md, from the table of the ABI'
 	@echo 'make govulncheck  known vulnerabilities in what we depend on'
 	@echo 'make clean        remove bin/ and build/'

@@ -102,7 +102,7 @@ type Field struct {
 	Overlaps bool
 
 	Since string // the first kernel that has it, "" where that is the command's
-	Fact  string // the name under which a policy sees it, "" for none
+	Fact  string // its name as a fact, "" for none; package inspect derives those that policies see
 	Need  string // what this row can't say yet, "" for nothing
 }
 

@@ -232,14 +232,14 @@ func (t *thread) handle(n *notify.Notification) {
 	}
 	if e != 0 {
 		t.drop()
-		t.record(inspect.Unknown(call), n, policy.Decision{Cause: policy.ByError, Message: "read the call: " + e.Error()})
+		t.record(t.whose(inspect.Unknown(call), n), policy.Decision{Cause: policy.ByError, Message: "read the call: " + e.Error()})
 		t.listener.Answer(n, 0, e)
 		return
 	}
 
-	f := inspect.Request(q)
+	f := t.whose(inspect.Request(q), n)
 	d := policy.Decide(t.cfg.Policy, &f)
-	t.record(f, n, d)
+	t.record(f, d)
 	if d.Verdict != policy.Allow {
 		t.drop()
 		if d.Verdict == policy.Native {
@@ -269,10 +269,15 @@ func (t *thread) drop() {
 	}
 }
 
-func (t *thread) record(f facts.Facts, n *notify.Notification, d policy.Decision) {
+// whose adds to the facts of a call who makes it.
+func (t *thread) whose(f facts.Facts, n *notify.Notification) facts.Facts {
+	f.Workload, f.TID = t.cfg.Workload, n.TID
+	return f
+}
+
+func (t *thread) record(f facts.Facts, d policy.Decision) {
 	if t.cfg.Record == nil {
 		return
 	}
-	f.Workload, f.TID = t.cfg.Workload, n.TID
 	t.cfg.Record(&f, d)
 }

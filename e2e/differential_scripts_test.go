@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"runtime"
 	"slices"
 	"strings"
@@ -468,12 +469,24 @@ func pins(s *script) {
 		err := syscall.Lstat("/sys/fs/bpf/"+name, &st)
 		s.note("%s: mode %o uid %d gid %d %v", name, st.Mode, st.Uid, st.Gid, err)
 	}
-	// As another user, without capabilities, in the same namespaces.
+	// As another user, without capabilities, in the same namespaces. What all may
+	// open isn't open to those who come through a process of root's.
+	syscall.Chmod("/sys/fs/bpf/p", 0o666)
+	rooted := exec.Command("cat") // ends with us
+	if _, err := rooted.StdinPipe(); err != nil || rooted.Start() != nil {
+		s.note("cat: %v", err)
+	}
+	through := fmt.Sprintf("/proc/%d/root/sys/fs/bpf/p", rooted.Process.Pid)
+	s.do("get through a process of ours", abi.ObjGet, f{"pathname": through})
 	syscall.Chmod("/sys/fs/bpf/m", 0o640)
 	syscall.Chmod("/sys/fs/bpf/dir", 0o700)
 	for _, e := range []syscall.Errno{rawSet(syscall.SYS_SETRESGID, 7), rawSet(syscall.SYS_SETRESUID, 7)} {
 		s.note("become 7: %v", e == 0)
 	}
+	s.do("as user 7: get program", abi.ObjGet, f{"pathname": "/sys/fs/bpf/p"})
+	s.do("as user 7: get through root's process", abi.ObjGet, f{"pathname": through})
+	s.do("as user 7: get through init", abi.ObjGet, f{"pathname": "/proc/1/root/sys/fs/bpf/p"})
+	s.do("as user 7: get through /proc/self", abi.ObjGet, f{"pathname": "/proc/self/root/sys/fs/bpf/p"})
 	s.do("as user 7: get map", abi.ObjGet, f{"pathname": "/sys/fs/bpf/m"})
 	s.do("as user 7: pin", abi.ObjPin, f{"pathname": "/sys/fs/bpf/seven", "bpf_fd": m})
 	s.do("as user 7: pin in dir", abi.ObjPin, f{"pathname": "/sys/fs/bpf/dir/seven", "bpf_fd": m})

@@ -126,3 +126,91 @@ func TestMemoryCharged(t *testing.T) {
 		t.Errorf("a map of %d MiB was charged with %d KiB", size>>20, diff>>10)
 	}
 }
+
+func init() {
+	// objget opens pins, each by its path.
+	probes["objget"] = func() {
+		s := &script{ids: map[string]string{}}
+		for _, path := range os.Args[1:] {
+			fd := s.do("get", abi.ObjGet, f{"pathname": path})
+			fmt.Println(fd >= 0)
+		}
+	}
+}
+
+// What others have pinned can't be reached through the links that proc has of
+// their processes, although we, who look the path up, could follow them; nor by
+// mounting one process's directory over another's. The pins are open to all.
+func TestLinksOfOthers(t *testing.T) {
+	needRoot(t)
+	const pin = `bpftool map create "$0"/m type array key 4 value 4 entries 1 name others && chmod 0777 "$0" && chmod 0666 "$0"/m && echo $$ && exec cat`
+	victims := map[string]*exec.Cmd{
+		"host": exec.Command("unshare", "--mount", "sh", "-c", `mount -t bpf -o mode=0777 bpf /mnt && set -- && `+strings.ReplaceAll(pin, `"$0"`, "/mnt")),
+		"workload with the same ids": exec.Command(broker, "run", "--policy=trusted", "--",
+			"sh", "-c", strings.ReplaceAll(pin, `"$0"`, "/sys/fs/bpf")),
+		"workload with other ids": exec.Command(broker, "run", "--policy=trusted", "--user-map=0:300000:65536", "--",
+			"sh", "-c", strings.ReplaceAll(pin, `"$0"`, "/sys/fs/bpf")),
+	}
+	for name, victim := range victims {
+		t.Run(name, func(t *testing.T) {
+			victim.Dir = "/"
+			in, err := victim.StdinPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			out, err := victim.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			victim.Stderr = os.Stderr
+			if err := victim.Start(); err != nil {
+				t.Fatal(err)
+			}
+			defer victim.Wait()
+			defer in.Close()
+			var pid int
+			if _, err := fmt.Fscan(out, &pid); err != nil {
+				t.Fatal(err)
+			}
+			where := "/sys/fs/bpf/m"
+			if name == "host" {
+				where = "/mnt/m"
+			}
+			// $0 is the probe, $1 the victim.
+			const attack = `
+"$0" /proc/$1/root` + "WHERE" + ` /proc/$1/cwd/../` + "WHERE" + ` /proc/$1/task/$1/root` + "WHERE" + `
+sleep 60 & own=$!
+mount --bind /proc/$1 /proc/$own || echo no mount
+"$0" /proc/$own/root` + "WHERE" + `
+umount /proc/$own
+mount --bind /proc/$own/status /proc/$1/status || echo no mount
+mount --bind /proc/$own/ns /proc/$1/ns 2>/dev/null || true
+"$0" /proc/$1/root` + "WHERE" + ` /proc/self/../$1/root` + "WHERE" + `
+kill $own`
+			c := probe("objget")
+			self := c.Path
+			c.Path, _ = exec.LookPath("sh")
+			c.Args = []string{"sh", "-c", strings.ReplaceAll(attack, "WHERE", where), self, strconv.Itoa(pid)}
+			if got, want := output(t, brokered(c)), strings.Repeat("false\n", 6); got != want {
+				t.Errorf("opened:\n%s", got)
+			}
+		})
+	}
+}
+
+// Through links of its own processes a workload comes to what is its own.
+func TestLinksOfOwn(t *testing.T) {
+	needRoot(t)
+	const ways = `
+bpftool map create /sys/fs/bpf/m type array key 4 value 4 entries 1 name own
+sleep 60 & child=$!
+"$0" /proc/self/root/sys/fs/bpf/m /proc/$$/root/sys/fs/bpf/m /proc/$child/root/sys/fs/bpf/m /proc/1/root/sys/fs/bpf/m
+kill $child`
+	c := probe("objget")
+	self := c.Path
+	c.Path, _ = exec.LookPath("sh")
+	c.Args = []string{"sh", "-c", ways, self}
+	if got, want := output(t, brokered(c, "--pid=private")), "true\ntrue\ntrue\ntrue\n"; got != want {
+		t.Errorf("opened:\n%s", got)
+	}
+}

@@ -8,7 +8,6 @@ package facts
 type Facts struct {
 	Workload   string // the workload's id
 	TID        int    // the calling thread, in the broker's pid namespace
-	UID        uint32 // its real uid, in the broker's user namespace
 	Command    string // "prog_load"
 	MapType    string // "hash"
 	ProgType   string // "xdp"

@@ -32,7 +32,7 @@ type Place interface {
 // Needs says what of the target's a call is made with.
 type Needs struct {
 	Creds bool // uid and gid
-	Plain bool // groups too, and no capability: it opens what the target may open
+	Plain bool // instead: its rights to open files, and no others
 	Net   bool // network namespace
 	Root  bool // root and working directory
 }

@@ -1,5 +1,5 @@
 // Package worker is the process around a broker: one per workload, in the
-// workload's network namespace and in a child of its cgroups, outside its pid
+// workload's network namespace and in a cgroup beside its own, outside its pid
 // namespace. It holds the listener and does the whole way of every operation.
 //
 // Start (in the parent) prepares what a process can't do for itself later, in
@@ -33,9 +33,9 @@ var Capabilities = []sys.Capability{
 	sys.CAP_BPF,        // most commands
 	sys.CAP_PERFMON,    // tracing programs
 	sys.CAP_NET_ADMIN,  // network programs, PROG_QUERY
-	sys.CAP_SYS_ADMIN,  // object ids, entering the target's namespaces
+	sys.CAP_SYS_ADMIN,  // object ids, entering a network namespace
 	sys.CAP_SYS_PTRACE, // the target's memory and fds
-	sys.CAP_SYS_CHROOT, // entering the target's mount namespace
+	sys.CAP_SYS_CHROOT, // taking the target's root
 	sys.CAP_SETUID,     // acting with the caller's uid
 	sys.CAP_SETGID,     // and its gid and groups
 	sys.CAP_SYSLOG,     // kernel addresses in a program's info, as root sees them

@@ -20,6 +20,7 @@ type Target struct {
 	netNS  uint64 // the network namespace that the broker thread is in
 	opened bool   // pidfd is known to be n's thread
 	creds  sys.Creds
+	groups []uint32    // for Plain
 	path   int         // what OpenPath opened, or -1
 	mem    *sys.Memory // what Write has opened of n's, or nil
 	files  bool        // entered
@@ -172,13 +173,12 @@ func (t *Target) Enter(n perform.Needs) sys.Errno {
 			return e
 		}
 	}
-	var groups []uint32
 	if n.Plain {
 		g, err := sys.Groups(t.tid)
 		if err != nil {
 			return sys.ESRCH
 		}
-		groups = g
+		t.groups = g
 	}
 	if n.Root {
 		if e := t.thread.EnterFiles(t.tid); e != 0 {
@@ -191,20 +191,20 @@ func (t *Target) Enter(n perform.Needs) sys.Errno {
 		t.Leave()
 		return sys.ESRCH
 	}
-	if n.Creds || n.Plain {
-		if e := t.thread.ActAs(t.creds, groups); e != 0 {
-			t.Leave()
-			return e
-		}
-		t.as = true
+	e := sys.Errno(0)
+	switch {
+	case n.Plain:
+		e = t.thread.ActPlain(t.creds, t.groups)
+	case n.Creds:
+		e = t.thread.ActAs(t.creds)
+	default:
+		return 0
 	}
-	if n.Plain {
-		if e := t.thread.DropCapabilities(); e != 0 {
-			t.Leave()
-			return e
-		}
-		t.plain = true
+	if e != 0 {
+		t.Leave()
+		return e
 	}
+	t.as = true
 	return 0
 }
 
@@ -218,6 +218,7 @@ func (t *Target) OpenPath(base int, path []byte) (int, sys.Errno) {
 		return -1, e
 	}
 	defer t.Leave()
+	as.Lift = t.lift
 	fd, e := sys.OpenPath(base, path, as)
 	if e != 0 {
 		return -1, e
@@ -226,6 +227,13 @@ func (t *Target) OpenPath(base int, path []byte) (int, sys.Errno) {
 		return -1, e
 	}
 	return t.path, 0
+}
+
+// lift runs f with our own capabilities, in the target's root.
+func (t *Target) lift(f func()) sys.Errno {
+	t.thread.Lift(t.creds)
+	f()
+	return t.thread.ActPlain(t.creds, t.groups)
 }
 
 // enterNet moves the thread into the target's network namespace, where it stays
@@ -253,10 +261,6 @@ func (t *Target) enterNet() sys.Errno {
 
 // Leave implements perform.Place.
 func (t *Target) Leave() {
-	if t.plain {
-		t.thread.RaiseCapabilities()
-		t.plain = false
-	}
 	if t.as {
 		t.thread.BeSelf()
 		t.as = false

@@ -32,7 +32,7 @@ How to read the tables:
 - **when** is the condition under which the kernel looks at the field; empty:
   always.
 - **since** is the first kernel that has the field; empty: that of the command.
-- **fact** is the name under which a policy sees the field's value.
+- **fact** is the name of the field's value as a fact. Policies see only some yet.
 `
 
 func writeMarkdown(w io.Writer, rows []*abi.Row) error {

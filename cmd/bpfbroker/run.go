@@ -50,7 +50,7 @@ Policies:
 Exit status: CMD's own, or 128 and the signal's number where a signal ended it and
 the shell can't be told so; 125 if bpfbroker itself fails, 126 if CMD can't be
 executed, 127 if there is no CMD.`,
-		Example: `  # a shell in which every BPF tool works
+		Example: `  # a shell in which BPF tools work
   bpfbroker run --policy trusted -- bash
 
   # XDP on interfaces of the command's own

@@ -142,7 +142,7 @@ func (s *Space) ReadAll(segs []sys.Segment) bool {
 	return true
 }
 
-// Write is process_vm_writev of one piece.
+// Write is sys.Memory.Write.
 func (s *Space) Write(addr uint64, b []byte) (int, sys.Errno) {
 	n := 0
 	for n < len(b) {

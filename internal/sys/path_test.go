@@ -77,7 +77,7 @@ func TestOpenPath(t *testing.T) {
 	}
 	defer unix.Close(base)
 
-	file, inside, exe := open(t, dir+"/a/file"), open(t, dir+"/cwd/inside"), open(t, fmt.Sprintf("/proc/%d/exe", as.TGID))
+	file, inside, exe := open(t, dir+"/a/file"), open(t, dir+"/cwd/inside"), open(t, fmt.Sprintf("/proc/%d/exe", child.Process.Pid))
 	for _, c := range []struct {
 		path string
 		want string // identity
@@ -114,12 +114,12 @@ func TestOpenPath(t *testing.T) {
 		{"cwd-of-self/inside", inside, 0},
 		{"stdin-of-self", file, 0},
 		{"/proc/self/task/../cwd/inside", inside, 0},
-		{"/proc/self/status", open(t, fmt.Sprintf("/proc/%d/status", as.TGID)), 0},
-		{"/proc/mounts", open(t, fmt.Sprintf("/proc/%d/mounts", as.TGID)), 0},
+		{"/proc/self/status", open(t, fmt.Sprintf("/proc/%d/status", child.Process.Pid)), 0},
+		{"/proc/mounts", open(t, fmt.Sprintf("/proc/%d/mounts", child.Process.Pid)), 0},
 		{"/proc/self/fd/77", "", unix.ENOENT},
 		{"/proc/self/fd/0/x", "", unix.ENOTDIR},
 		{"/proc/self/cwd/nothing", "", unix.ENOENT},
-		{fmt.Sprintf("/proc/%d/cwd/inside", as.TGID), inside, 0},
+		{fmt.Sprintf("/proc/%d/cwd/inside", child.Process.Pid), inside, 0},
 	} {
 		fd, e := OpenPath(base, []byte(c.path), as)
 		if e != c.err {

@@ -88,7 +88,12 @@ func statusField(tid int, key string) ([]uint32, error) {
 	if err != nil {
 		return nil, err
 	}
-	for line := range strings.Lines(string(b)) {
+	return fieldOf(b, key)
+}
+
+// fieldOf reads the numbers of a line of a status file (proc_pid_status(5)).
+func fieldOf(status []byte, key string) ([]uint32, error) {
+	for line := range strings.Lines(string(status)) {
 		rest, ok := strings.CutPrefix(line, key)
 		if !ok {
 			continue
@@ -103,7 +108,7 @@ func statusField(tid int, key string) ([]uint32, error) {
 		}
 		return out, nil
 	}
-	return nil, fmt.Errorf("no %q in /proc/%d/status", key, tid)
+	return nil, fmt.Errorf("no %q in status", key)
 }
 
 // PidfdGetFD copies fd n of the pidfd's thread into our fd table (pidfd_getfd(2)).
@@ -129,8 +134,8 @@ func openNS(pidfd, tid int, ioc uintptr, name string) (int, Errno) {
 // OpenNetNS opens the thread's network namespace.
 func OpenNetNS(pidfd, tid int) (int, Errno) { return openNS(pidfd, tid, iocPidfdNetNS, "net") }
 
-// PIDFromTarget translates a pid from the thread's pid namespace to ours: 0
-// where there is none such, ESRCH.
+// PIDFromTarget translates a pid from the thread's pid namespace to ours. ESRCH:
+// there is none such.
 func PIDFromTarget(pidfd, tid int, pid uint32) (uint32, Errno) {
 	ns, e := openNS(pidfd, tid, iocPidfdPIDNS, "pid")
 	if e != 0 {

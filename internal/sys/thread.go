@@ -205,15 +205,9 @@ func (t *Thread) StandIn(n int) Errno {
 func Close(fd int) { unix.Close(fd) }
 
 // ActAs gives the calling thread the caller's real uid (which is what a
-// program's created_by_uid shows) and file system ids, and, where groups isn't
-// nil, its supplementary groups. The effective ids and the capabilities stay, so
-// that the thread can return with BeSelf.
-func (t *Thread) ActAs(c Creds, groups []uint32) Errno {
-	if groups != nil {
-		if e := setGroups(groups); e != 0 {
-			return e
-		}
-	}
+// program's created_by_uid shows) and file system ids. The effective ids and the
+// capabilities stay. Return with BeSelf.
+func (t *Thread) ActAs(c Creds) Errno {
 	if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(c.RUID), keepID, keepID); e != 0 {
 		return e
 	}
@@ -222,13 +216,50 @@ func (t *Thread) ActAs(c Creds, groups []uint32) Errno {
 	return 0
 }
 
-// BeSelf takes ActAs back.
+// ActPlain makes the calling thread open what the caller may open, and nothing
+// more: with its file system ids, its supplementary groups, and no capability.
+// Its effective uid is the caller's, too: to the kernel the effective uid that
+// made a user namespace owns it, and has all capabilities there. The real and the
+// saved uid stay ours: they are what kill(2) goes by, and the way back. Return
+// with BeSelf.
+func (t *Thread) ActPlain(c Creds, groups []uint32) Errno {
+	if e := setGroups(groups); e != 0 {
+		return e
+	}
+	unix.RawSyscall(unix.SYS_SETFSGID, uintptr(c.FSGID), 0, 0)
+	if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, keepID, uintptr(c.FSUID), keepID); e != 0 {
+		t.BeSelf()
+		return e
+	}
+	none := t.caps
+	none[0].Effective, none[1].Effective = 0, 0
+	if err := unix.Capset(&capHeader, &none[0]); err != nil {
+		t.BeSelf()
+		return err.(unix.Errno)
+	}
+	return 0
+}
+
+// Lift gives the calling thread, after ActPlain, its own capabilities beside the
+// caller's file system ids: it may follow links of processes, but opens no file
+// that the caller may not open. Return with ActPlain.
+func (t *Thread) Lift(c Creds) {
+	t.BeSelf()
+	unix.RawSyscall(unix.SYS_SETFSGID, uintptr(c.FSGID), 0, 0)
+	unix.RawSyscall(unix.SYS_SETFSUID, uintptr(c.FSUID), 0, 0)
+}
+
+// BeSelf takes ActAs or ActPlain back, but for the groups, which nothing looks
+// at otherwise.
 func (t *Thread) BeSelf() {
-	unix.RawSyscall(unix.SYS_SETFSUID, uintptr(t.uid), 0, 0)
-	unix.RawSyscall(unix.SYS_SETFSGID, uintptr(t.gid), 0, 0)
-	if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(t.uid), keepID, keepID); e != 0 {
+	// The saved uid is ours, so this needs no capability.
+	if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(t.uid), uintptr(t.uid), keepID); e != 0 {
 		panic("sys: return to own uid: " + e.Error())
 	}
+	if err := unix.Capset(&capHeader, &t.caps[0]); err != nil {
+		panic("sys: return to own capabilities: " + err.Error())
+	}
+	unix.RawSyscall(unix.SYS_SETFSGID, uintptr(t.gid), 0, 0)
 }
 
 const keepID = ^uintptr(0)
@@ -310,23 +341,6 @@ func chroot(dir int) Errno {
 
 // capHeader means the calling thread.
 var capHeader = unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-
-// DropCapabilities takes the calling thread's capabilities out of effect.
-func (t *Thread) DropCapabilities() Errno {
-	none := t.caps
-	none[0].Effective, none[1].Effective = 0, 0
-	if err := unix.Capset(&capHeader, &none[0]); err != nil {
-		return err.(unix.Errno)
-	}
-	return 0
-}
-
-// RaiseCapabilities takes DropCapabilities back.
-func (t *Thread) RaiseCapabilities() {
-	if err := unix.Capset(&capHeader, &t.caps[0]); err != nil {
-		panic("sys: return to own capabilities: " + err.Error())
-	}
-}
 
 // OpenFDs lists the numbers in the calling thread's fd table; for tests.
 func OpenFDs() []int {
