@@ -25,7 +25,6 @@ type Target struct {
 	mem    *sys.Memory // what Write has opened of n's, or nil
 	files  bool        // entered
 	as     bool        // entered
-	plain  bool        // entered
 }
 
 // NewTarget returns the Target of a broker thread that sits in the network
