@@ -36,21 +36,20 @@ func (s ExitStatus) Exit() {
 }
 
 // watch waits for the stage, or what it has become. With a private pid namespace
-// that is the init, which reports on CMD through the status pipe: as the first
-// process of a namespace it can neither stop nor kill itself by a signal.
-func (w *Workload) watch(status *os.File) {
+// that is the init, which reports on CMD through its socket: as the first process
+// of a namespace it can neither stop nor kill itself by a signal.
+func (w *Workload) watch() {
 	reported := make(chan syscall.WaitStatus, 1)
 	go func() {
-		defer status.Close()
 		defer close(reported)
 		for {
 			var b [4]byte
-			if _, err := io.ReadFull(status, b[:]); err != nil {
+			if _, err := io.ReadFull(w.init, b[:]); err != nil {
 				return
 			}
 			ws := syscall.WaitStatus(binary.LittleEndian.Uint32(b[:]))
 			if ws.Stopped() {
-				suspend(ws.StopSignal())
+				w.suspend(ws.StopSignal())
 				continue
 			}
 			reported <- ws
@@ -68,22 +67,46 @@ func (w *Workload) watch(status *os.File) {
 		case !ws.Stopped():
 			if r, ok := <-reported; ok {
 				ws = r
+			} else if w.private && ws.ExitStatus() == 2 {
+				// An init without a word: a signal came before it caught them, which
+				// the Go runtime can't die of in its place, and so exits.
+				if sig := w.signals.deadly(); sig != 0 {
+					ws = syscall.WaitStatus(sig)
+				}
 			}
 			w.status = ws
 			close(w.ended)
 			return
 		case stopped(w.pid): // if `run` stopped after CMD went on, nobody would continue it
-			suspend(ws.StopSignal())
+			w.suspend(ws.StopSignal())
 		}
 	}
 }
 
 // suspend stops us because CMD stopped, so that the shell takes its job for
-// stopped. CMD stopped by SIGSTOP is somebody's job only where there is a
-// terminal; without one, nobody would continue us.
-func suspend(sig syscall.Signal) {
-	if sig != syscall.SIGSTOP || sys.HasTerminal() {
-		sys.StopLike(sig)
+// stopped, and returns when we are continued. CMD stopped by SIGSTOP is somebody's
+// job only where there is a terminal; without one, nobody would continue us.
+func (w *Workload) suspend(sig syscall.Signal) {
+	// The SIGCONT that we are continued by is passed on only afterwards.
+	w.signals.mu.Lock()
+	defer w.signals.mu.Unlock()
+	tty, err := sys.Terminal()
+	if err != nil {
+		if sig != syscall.SIGSTOP {
+			sys.StopLike(sig)
+		}
+		return
+	}
+	defer sys.Close(tty)
+	before, own, err := sys.Foreground(tty)
+	sys.StopLike(sig)
+	if err != nil || before == own {
+		return
+	}
+	// CMD, such as a shell, had put a process group of its own in the foreground.
+	// Whoever continues us knows our group only, and CMD relies on its own.
+	if now, _, err := sys.Foreground(tty); err == nil && now == own {
+		_ = sys.SetForeground(tty, before) // it is gone: so is what would read
 	}
 }
 

@@ -2,26 +2,31 @@ package launch
 
 import (
 	"encoding/binary"
+	"io"
 	"os"
 	"syscall"
+	"time"
 
 	"github.com/bpfbroker/bpfbroker/internal/sys"
 )
 
 // beInit makes this process the init of the workload's pid namespace: CMD's
-// parent, which reaps what it inherits, forwards signals, and ends with CMD; the
-// kernel then kills what is left in the namespace. It returns if CMD can't be
+// parent, which reaps what it inherits, and ends with CMD; the kernel then kills
+// what is left in the namespace. It forwards the signals that `run` tells it, and
+// those that processes in the namespace send to it. It returns if CMD can't be
 // executed.
 func (s *setup) beInit(l *link, infos *sys.SigInfos) error {
-	fd, err := l.take()
+	fd, err := l.take() // its socket
 	if err != nil {
 		return err
 	}
-	status := os.NewFile(uintptr(fd), "status")
+	run := os.NewFile(uintptr(fd), "run")
 	files, _ := fdTable([3]uintptr{0, 1, 2}, inherited)
 	var pid int
+	var born time.Time
 	err = s.execute(func(path string, args []string) (err error) {
 		pid, _, err = syscall.StartProcess(path, args, &syscall.ProcAttr{Env: s.Env, Files: files})
+		born = time.Now()
 		return err
 	})
 	if err != nil {
@@ -34,21 +39,26 @@ func (s *setup) beInit(l *link, infos *sys.SigInfos) error {
 	}
 	l.close()
 
-	// What came before CMD was there, even from the terminal, is for it.
-	for _, sig := range infos.Pending() {
-		_ = syscall.Kill(pid, sig.Signal) // it has just ended: so shall we
-	}
 	// CMD has inherited what is to be ignored, and may want to hear of it since.
 	if err := infos.Catch(forwarded...); err != nil {
 		return err
 	}
 	go func() {
 		for {
+			var sig [1]byte
+			if _, err := io.ReadFull(run, sig[:]); err != nil {
+				return // it was killed
+			}
+			_ = syscall.Kill(pid, syscall.Signal(sig[0])) // it has just ended: so shall we
+		}
+	}()
+	go func() {
+		for {
 			sig, err := infos.Next()
 			if err != nil {
 				return
 			}
-			if !alreadyThere(sig) {
+			if sig.PID != 0 || early(sig, born) {
 				_ = syscall.Kill(pid, sig.Signal)
 			}
 		}
@@ -63,7 +73,7 @@ func (s *setup) beInit(l *link, infos *sys.SigInfos) error {
 			continue
 		}
 		// `run` was killed if this fails; the guardian will end us.
-		_, _ = status.Write(binary.LittleEndian.AppendUint32(nil, uint32(ws)))
+		_, _ = run.Write(binary.LittleEndian.AppendUint32(nil, uint32(ws)))
 		switch {
 		case ws.Stopped():
 		case ws.Signaled():
@@ -72,4 +82,12 @@ func (s *setup) beInit(l *link, infos *sys.SigInfos) error {
 			os.Exit(ws.ExitStatus())
 		}
 	}
+}
+
+// early says whether CMD may not have been there yet for a signal that CMD, as a
+// member of our process group, receives from outside as we do: from the terminal
+// or with kill(2).
+func early(sig sys.SigInfo, born time.Time) bool {
+	const birth = time.Millisecond // no CMD has handlers before that: twice is once
+	return !stops(sig.Signal) && time.Since(born) < birth
 }

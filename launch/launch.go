@@ -73,7 +73,8 @@ type Workload struct {
 	user, mnt, net, pidns *os.File
 
 	pid     int // of the stage, then of CMD or its init; 0: there is none
-	process *os.Process
+	pidfd   int
+	init    *os.File // a socket: wait statuses of CMD from its init, signals for CMD to it
 	signals *forwarder
 	giveUp  []int // fds that only CMD should hold
 
@@ -88,10 +89,18 @@ type Workload struct {
 // executes CMD at Release. The caller is root, has called Main first, and calls
 // Close in any case but an error. Errors name what could not be done and, where
 // there is one, the remedy.
+//
+// A process has one workload at a time, to which its signals go until Close. If
+// one ends the workload before it is complete, Start undoes all and sends it to
+// the process anew, which dies of it unless it handles it.
 func Start(cfg Config) (*Workload, error) {
 	w := &Workload{private: cfg.PID == Private, ended: make(chan struct{})}
 	if err := w.start(cfg); err != nil {
-		return nil, fmt.Errorf("start workload %q: %w", cfg.ID, errors.Join(err, w.Close()))
+		err = errors.Join(err, w.Close())
+		if w.signals != nil {
+			w.signals.giveBack()
+		}
+		return nil, fmt.Errorf("start workload %q: %w", cfg.ID, err)
 	}
 	return w, nil
 }
@@ -143,11 +152,20 @@ func (w *Workload) start(cfg Config) error {
 	if w.signals, err = forwardTo(w); err != nil {
 		return err
 	}
-	status, err := w.spawn(cfg, std)
+	theirs, err := w.spawn(cfg, std)
 	if err != nil {
 		return err
 	}
-	defer status.Close()
+	err = w.hand(cfg, std, theirs, dir, ignored)
+	theirs.Close() // watch waits for the last one to close it
+	if err != nil {
+		return w.lost(err)
+	}
+	return w.serve(dir)
+}
+
+// hand gives the stage what it needs.
+func (w *Workload) hand(cfg Config, std [3]*os.File, init *os.File, dir string, ignored sys.SignalSet) error {
 	if err := w.openNamespaces(); err != nil {
 		return err
 	}
@@ -158,15 +176,11 @@ func (w *Workload) start(cfg Config) error {
 	if env == nil {
 		env = os.Environ()
 	}
-	err = w.link.send(setup{
+	return w.link.send(setup{
 		Args: cfg.Args, Env: env, Dir: dir,
 		PrivateNet: cfg.Net == Private, PrivatePID: w.private,
 		Ignored: ignored, Filter: cfg.Filter,
-	}, int(status.Fd()))
-	if err != nil {
-		return w.lost(err)
-	}
-	return w.serve(dir)
+	}, int(init.Fd()))
 }
 
 // physicalDir is the absolute path, without symbolic links, of CMD's working
@@ -212,8 +226,8 @@ func (w *Workload) makeCgroup(id string) error {
 	return err
 }
 
-// spawn starts the stage in its namespaces and cgroup. It returns the write end
-// of the status pipe, which is for the stage.
+// spawn starts the stage in its namespaces and cgroup. It returns the init's end
+// of the socket.
 func (w *Workload) spawn(cfg Config, std [3]*os.File) (*os.File, error) {
 	leaf, err := os.Open(w.cgroup.path(workloadLeaf))
 	if err != nil {
@@ -226,15 +240,15 @@ func (w *Workload) spawn(cfg Config, std [3]*os.File) (*os.File, error) {
 	}
 	defer theirs.close()
 	w.link = ours
-	r, status, err := os.Pipe()
-	if err != nil {
-		return nil, err
+	var init *os.File
+	if w.init, init, err = sys.SocketPair(); err != nil {
+		return nil, fmt.Errorf("make socket of init: %w", err)
 	}
 
 	files, control := fdTable([3]uintptr{std[0].Fd(), std[1].Fd(), std[2].Fd()}, inherited, theirs.sock.Fd())
 	binary, copied, err := sys.ExecutableForAll(len(files))
 	if err != nil {
-		return nil, errors.Join(err, r.Close(), status.Close())
+		return nil, errors.Join(err, init.Close())
 	}
 	if copied != nil {
 		defer copied.Close()
@@ -257,6 +271,7 @@ func (w *Workload) spawn(cfg Config, std [3]*os.File) (*os.File, error) {
 			Credential:                 &syscall.Credential{}, // root, no supplementary groups
 			UseCgroupFD:                true,
 			CgroupFD:                   int(leaf.Fd()),
+			PidFD:                      &w.pidfd,
 		},
 	}
 	done := make(chan error)
@@ -270,17 +285,11 @@ func (w *Workload) spawn(cfg Config, std [3]*os.File) (*os.File, error) {
 	}()
 	if err := <-done; err != nil {
 		w.pid = 0
-		r.Close()
-		status.Close()
+		init.Close()
 		return nil, fmt.Errorf("start stage in new namespaces: %w", err)
 	}
-	w.signals.stageStarted()
-	w.process, err = os.FindProcess(w.pid) // while nobody has waited for it
-	go w.watch(r)
-	if err != nil {
-		return nil, errors.Join(err, status.Close())
-	}
-	return status, nil
+	go w.watch()
+	return init, nil
 }
 
 // hideHostMounts gives the thread a mount namespace without the host's bpffs and
@@ -388,10 +397,12 @@ func (w *Workload) withFD(f func(int) error) error {
 	return f(fd)
 }
 
-// lost is the error of a connection that ended because the stage did.
+// lost ends the stage, if it hasn't ended already, and says so in the error.
 func (w *Workload) lost(err error) error {
+	w.link.close()
 	<-w.ended
-	return fmt.Errorf("the stage ended (%v): %w", w.exitStatus(), err)
+	w.signals.deadly()
+	return fmt.Errorf("%w; the stage ended (%v)", err, w.exitStatus())
 }
 
 // Listener is the seccomp listener of all the workload's processes.
@@ -444,7 +455,12 @@ func (w *Workload) Wait() (ExitStatus, error) {
 }
 
 // Signal sends a signal to CMD. An error: it has ended.
-func (w *Workload) Signal(sig syscall.Signal) error { return w.process.Signal(sig) }
+func (w *Workload) Signal(sig syscall.Signal) error {
+	if w.private {
+		return sys.SendWithFDs(int(w.init.Fd()), []byte{byte(sig)})
+	}
+	return sys.SignalProcess(w.pidfd, sig)
+}
 
 // Close kills all processes in the workload's cgroups, and in the worker's, and
 // undoes all that Start did. If it returns nil, nothing is left.
@@ -471,11 +487,14 @@ func (w *Workload) close() error {
 	if w.guardian != nil {
 		w.guardian.dismiss(err == nil)
 	}
-	for _, f := range []*os.File{w.listener, w.user, w.mnt, w.net, w.pidns, w.worker} {
+	for _, f := range []*os.File{w.listener, w.user, w.mnt, w.net, w.pidns, w.worker, w.init} {
 		f.Close() // nil is fine: it returns an error
 	}
 	if w.cgroup != nil {
 		w.cgroup.parent.Close()
+	}
+	if w.pid != 0 {
+		sys.Close(w.pidfd)
 	}
 	return err
 }

@@ -433,6 +433,10 @@ func TestAPI(t *testing.T) {
 	if err != nil || s != (ExitStatus{Code: 4}) {
 		t.Errorf("Wait: %v, %v", s, err)
 	}
+	// A worker learns of the end by its listener, and has until Close for its report.
+	if err := sys.WaitHangUp(int(w.Listener().Fd())); err != nil {
+		t.Error(err)
+	}
 	if sleeper.Process.Signal(syscall.Signal(0)) != nil {
 		t.Error("the worker's process ended with CMD; it is Close that ends it")
 	}

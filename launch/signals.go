@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/bpfbroker/bpfbroker/internal/sys"
 )
@@ -43,6 +44,12 @@ func alreadyThere(s sys.SigInfo) bool {
 	return false // such as the SIGALRM of an alarm(2) from before exec
 }
 
+// stops says whether the signal's default action is to stop. Once is enough then,
+// also early: we stop when the stage does.
+func stops(sig syscall.Signal) bool {
+	return sig == syscall.SIGTSTP || sig == syscall.SIGTTIN || sig == syscall.SIGTTOU
+}
+
 // stopped says whether a child that was reported to be stopped still is.
 func stopped(pid int) bool {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
@@ -64,9 +71,11 @@ type forwarder struct {
 	send  func(syscall.Signal)
 
 	mu       sync.Mutex
-	started  bool // the stage is in our process group: it gets what the terminal sends
 	released bool
-	held     []syscall.Signal // received before CMD was there
+	// What was received before CMD was there, also from the terminal: the stage
+	// may have missed it, and twice is as good as once before CMD has handlers.
+	held  []syscall.Signal
+	fatal syscall.Signal // the first signal received that ends a program by default
 }
 
 func forwardTo(w *Workload) (*forwarder, error) {
@@ -88,8 +97,11 @@ func (f *forwarder) run() {
 			return
 		}
 		f.mu.Lock()
+		if f.fatal == 0 && !stops(s.Signal) && s.Signal != syscall.SIGCONT && s.Signal != syscall.SIGWINCH {
+			f.fatal = s.Signal
+		}
 		switch {
-		case f.started && alreadyThere(s):
+		case alreadyThere(s) && (f.released || stops(s.Signal)):
 		case f.released:
 			f.send(s.Signal)
 		default:
@@ -97,13 +109,6 @@ func (f *forwarder) run() {
 		}
 		f.mu.Unlock()
 	}
-}
-
-// stageStarted says that signals of the terminal aren't ours to pass on any more.
-func (f *forwarder) stageStarted() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.started = true
 }
 
 // release passes on what was held, and from now on all at once.
@@ -117,3 +122,32 @@ func (f *forwarder) release() {
 }
 
 func (f *forwarder) stop() { f.infos.Close() }
+
+// deadly returns the first signal that came and ends a program by default; 0:
+// there was none. It is for where the stage has just ended because of the
+// terminal's: our copy may be on its way still, so it waits a little.
+func (f *forwarder) deadly() syscall.Signal {
+	for end := time.Now().Add(delay); ; time.Sleep(time.Millisecond) {
+		f.mu.Lock()
+		sig := f.fatal
+		f.mu.Unlock()
+		if sig != 0 || time.Now().After(end) {
+			return sig
+		}
+	}
+}
+
+// delay is how long a signal may be on its way to a handler on a busy machine.
+const delay = 200 * time.Millisecond
+
+// giveBack sends the caller, where Start failed, the signal that CMD can't have.
+// What that does is the caller's affair again after stop.
+func (f *forwarder) giveBack() {
+	f.mu.Lock()
+	sig := f.fatal
+	f.mu.Unlock()
+	if sig != 0 {
+		_ = syscall.Kill(os.Getpid(), sig)
+		time.Sleep(delay) // to die of it without a word
+	}
+}

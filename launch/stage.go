@@ -44,7 +44,8 @@ const (
 func stageMain(fd int) {
 	runtime.LockOSThread() // its cgroup namespace becomes another
 	l := &link{sock: os.NewFile(uintptr(fd), "control")}
-	// The terminal's signals come to us, too, and are CMD's: they wait for it.
+	// The terminal's signals come to us, too, and are CMD's: they wait for it. What
+	// comes before this line may end us: see forwarder.deadly.
 	infos, err := sys.CatchSigInfo(forwarded...)
 	if err == nil {
 		err = sys.CloseOnExec(fd)

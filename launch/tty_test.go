@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -195,4 +197,61 @@ func TestTerminal(t *testing.T) {
 			eventually(t, "all is gone", func() bool { return len(leftovers("")) == 0 })
 		})
 	}
+}
+
+// TestInteractiveShell has a shell with job control as CMD, which makes process
+// groups of its own.
+func TestInteractiveShell(t *testing.T) {
+	needRoot(t)
+	for _, pid := range bothPID {
+		tt := newTerminal(t)
+		tt.line("PS1=INNER'> ' " + tt.run(pid) + "bash --norc --noediting -i") // not the prompt's text: fg shows it
+		tt.expect("INNER> ")
+		tt.line("cat")
+		tt.line("hello")
+		tt.expect("hello")
+		tt.key(26) // Ctrl-Z
+		tt.expect("Stopped")
+		tt.expect("INNER> ")
+		tt.line("fg")
+		tt.expect("cat")
+		tt.line("again")
+		tt.expect("again")
+		tt.key(3) // Ctrl-C
+		tt.expect("INNER> ")
+		tt.line("echo rc=$?.")
+		tt.expect("rc=130.")
+		tt.expect("INNER> ")
+		tt.line("suspend -f")
+		tt.expect("PROMPT> ")
+		tt.line("fg")
+		tt.expect("INNER> ")
+		tt.line("exit 9")
+		tt.expect("PROMPT> ")
+		tt.line("echo rc=$?.")
+		tt.expect("rc=9.")
+	}
+}
+
+// TestCtrlCAtAnyMoment interrupts runs from their start on. The shell always
+// learns that it was SIGINT.
+func TestCtrlCAtAnyMoment(t *testing.T) {
+	needRoot(t)
+	tt := newTerminal(t)
+	for i := range 40 {
+		tt.line(tt.run(bothPID[i%2]) + "sleep 1000")
+		eventually(t, "the shell has executed the runner", func() bool {
+			group, _ := unix.IoctlGetInt(int(tt.ptmx.Fd()), unix.TIOCGPGRP)
+			comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", group))
+			return string(comm) == "runner\n"
+		})
+		time.Sleep(time.Duration(rand.IntN(25_000)) * time.Microsecond)
+		tt.key(3)
+		before := tt.expect("PROMPT> ")
+		tt.line("echo rc=$?.")
+		if rc := tt.expect("PROMPT> "); !strings.Contains(rc, "rc=130.") {
+			t.Errorf("%s%s", before, rc)
+		}
+	}
+	eventually(t, "all is gone", func() bool { return len(leftovers("")) == 0 })
 }

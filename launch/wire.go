@@ -81,8 +81,8 @@ func (l *link) take() (int, error) {
 	return fd, nil
 }
 
-// setup is what a workload's stage is told first. With it travels the write end
-// of the status pipe if PrivatePID.
+// setup is what a workload's stage is told first. With it travels the init's end
+// of the socket that it has if PrivatePID.
 type setup struct {
 	Args, Env              []string
 	Dir                    string // "": stay where we are

@@ -112,13 +112,20 @@ type SigInfo struct {
 	UID    uint32
 }
 
+// SignalProcess sends a signal to the process that a pidfd is open at, as kill(2).
+func SignalProcess(pidfd int, sig unix.Signal) error {
+	return unix.PidfdSendSignal(pidfd, sig, nil, 0)
+}
+
 // FromKernel says that no process sent the signal: the terminal did, and so it
 // reached the whole foreground process group.
 func (s SigInfo) FromKernel() bool { return s.Code > 0 }
 
 const sigInfoSize = 128
 
-// siginfoFD is the pipe that siginfoHandler (assembly) writes to.
+// siginfoFD is the pipe that siginfoHandler writes to.
+//
+//lint:ignore U1000 it is read in assembly
 var siginfoFD int32 = -1
 
 // siginfoEntry returns the addresses of siginfoHandler and siginfoReturn.

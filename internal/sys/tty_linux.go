@@ -89,12 +89,19 @@ func SetACL(h int, acl []byte) error {
 	return nil
 }
 
-// HasTerminal says whether this process has a controlling terminal.
-func HasTerminal() bool {
-	fd, err := unix.Open("/dev/tty", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return false
-	}
-	unix.Close(fd)
-	return true
+// Terminal opens this process's controlling terminal; an error: it has none.
+func Terminal() (int, error) {
+	return unix.Open("/dev/tty", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+}
+
+// Foreground returns a terminal's foreground process group, and ours.
+func Foreground(tty int) (group, own int, err error) {
+	group, err = unix.IoctlGetInt(tty, unix.TIOCGPGRP)
+	return group, unix.Getpgrp(), err
+}
+
+// SetForeground makes a process group of this session a terminal's foreground
+// one. The caller is in the foreground: in the background it would be stopped.
+func SetForeground(tty, group int) error {
+	return unix.IoctlSetPointerInt(tty, unix.TIOCSPGRP, group)
 }

@@ -25,8 +25,7 @@ func main() {
 	if *userMap != "" {
 		var err error
 		if ids, err = launch.ParseIDMap(*userMap); err != nil {
-			fmt.Fprintln(os.Stderr, "runner:", err)
-			os.Exit(125)
+			fail(err)
 		}
 	}
 	const allow = 0x7fff0000
@@ -36,21 +35,23 @@ func main() {
 		Filter: []sys.SockFilter{{Code: 6, K: allow}},
 	})
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "runner:", err)
-		os.Exit(125)
+		fail(err)
 	}
 	if err := w.Release(); err != nil {
 		w.Close()
-		fmt.Fprintln(os.Stderr, "runner:", err)
-		if e := (*launch.ExecError)(nil); errors.As(err, &e) {
-			os.Exit(e.ExitCode())
-		}
-		os.Exit(125)
+		fail(err)
 	}
 	status, err := w.Wait()
 	if err := errors.Join(err, w.Close()); err != nil {
-		fmt.Fprintln(os.Stderr, "runner:", err)
-		os.Exit(125)
+		fail(err)
 	}
 	status.Exit()
+}
+
+func fail(err error) {
+	fmt.Fprintln(os.Stderr, "runner:", err)
+	if e := (*launch.ExecError)(nil); errors.As(err, &e) {
+		os.Exit(e.ExitCode())
+	}
+	os.Exit(125)
 }
