@@ -5,7 +5,6 @@ import (
 	"io"
 	"os"
 	"syscall"
-	"time"
 
 	"github.com/bpfbroker/bpfbroker/internal/sys"
 )
@@ -23,10 +22,8 @@ func (s *setup) beInit(l *link, infos *sys.SigInfos) error {
 	run := os.NewFile(uintptr(fd), "run")
 	files, _ := fdTable([3]uintptr{0, 1, 2}, inherited)
 	var pid int
-	var born time.Time
 	err = s.execute(func(path string, args []string) (err error) {
 		pid, _, err = syscall.StartProcess(path, args, &syscall.ProcAttr{Env: s.Env, Files: files})
-		born = time.Now()
 		return err
 	})
 	if err != nil {
@@ -43,23 +40,27 @@ func (s *setup) beInit(l *link, infos *sys.SigInfos) error {
 	if err := infos.Catch(forwarded...); err != nil {
 		return err
 	}
+	// CMD may have just ended: so shall we.
 	go func() {
 		for {
-			var sig [1]byte
-			if _, err := io.ReadFull(run, sig[:]); err != nil {
+			var m [2]byte
+			if _, err := io.ReadFull(run, m[:]); err != nil {
 				return // it was killed
 			}
-			_ = syscall.Kill(pid, syscall.Signal(sig[0])) // it has just ended: so shall we
+			if sig := syscall.Signal(m[0]); m[1] == 0 || missed(pid, sig) {
+				_ = syscall.Kill(pid, sig)
+			}
 		}
 	}()
 	go func() {
 		for {
-			sig, err := infos.Next()
+			s, err := infos.Next()
 			if err != nil {
 				return
 			}
-			if sig.PID != 0 || early(sig, born) {
-				_ = syscall.Kill(pid, sig.Signal)
+			// A process outside, or the terminal, meant our process group.
+			if s.PID != 0 || missed(pid, s.Signal) {
+				_ = syscall.Kill(pid, s.Signal)
 			}
 		}
 	}()
@@ -82,12 +83,4 @@ func (s *setup) beInit(l *link, infos *sys.SigInfos) error {
 			os.Exit(ws.ExitStatus())
 		}
 	}
-}
-
-// early says whether CMD may not have been there yet for a signal that CMD, as a
-// member of our process group, receives from outside as we do: from the terminal
-// or with kill(2).
-func early(sig sys.SigInfo, born time.Time) bool {
-	const birth = time.Millisecond // no CMD has handlers before that: twice is once
-	return !stops(sig.Signal) && time.Since(born) < birth
 }

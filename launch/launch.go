@@ -457,9 +457,19 @@ func (w *Workload) Wait() (ExitStatus, error) {
 // Signal sends a signal to CMD. An error: it has ended.
 func (w *Workload) Signal(sig syscall.Signal) error {
 	if w.private {
-		return sys.SendWithFDs(int(w.init.Fd()), []byte{byte(sig)})
+		return w.tellInit(sig, false)
 	}
 	return sys.SignalProcess(w.pidfd, sig)
+}
+
+// tellInit makes the init send a signal to CMD; one that was for the process
+// group only if CMD has missed it.
+func (w *Workload) tellInit(sig syscall.Signal, toGroup bool) error {
+	m := []byte{byte(sig), 0}
+	if toGroup {
+		m[1] = 1
+	}
+	return sys.SendWithFDs(int(w.init.Fd()), m)
 }
 
 // Close kills all processes in the workload's cgroups, and in the worker's, and

@@ -27,9 +27,9 @@ var forwarded = func() []syscall.Signal {
 	return sigs
 }()
 
-// alreadyThere says whether CMD has received the signal just as we have: the
-// terminal sends to the whole foreground process group.
-func alreadyThere(s sys.SigInfo) bool {
+// toGroup says whether CMD gets the signal just as we do: the terminal sends to
+// the whole foreground process group.
+func toGroup(s sys.SigInfo) bool {
 	if !s.FromKernel() {
 		return false
 	}
@@ -44,8 +44,27 @@ func alreadyThere(s sys.SigInfo) bool {
 	return false // such as the SIGALRM of an alarm(2) from before exec
 }
 
-// stops says whether the signal's default action is to stop. Once is enough then,
-// also early: we stop when the stage does.
+// missed says whether CMD needs a signal that was sent to its process group all
+// the same: it may not have been a member yet, and nothing tells the order. If it
+// has a handler, it was there, and would run it twice. If not, the signal ends
+// it, or does nothing, however often it comes; but a stop may be over by now.
+func missed(pid int, sig syscall.Signal) bool {
+	if stops(sig) {
+		return false
+	}
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return false // it has ended, or the workload has mounted over /proc
+	}
+	var blocked, caught sys.SignalSet // blocked ones may be waited for by sigwait(3)
+	for line := range strings.Lines(string(b)) {
+		_, _ = fmt.Sscanf(line, "SigBlk: %x", &blocked)
+		_, _ = fmt.Sscanf(line, "SigCgt: %x", &caught)
+	}
+	return !blocked.Has(sig) && !caught.Has(sig)
+}
+
+// stops says whether the signal's default action is to stop.
 func stops(sig syscall.Signal) bool {
 	return sig == syscall.SIGTSTP || sig == syscall.SIGTTIN || sig == syscall.SIGTTOU
 }
@@ -68,14 +87,12 @@ func stopped(pid int) bool {
 // Different signals that come within microseconds may change their order.
 type forwarder struct {
 	infos *sys.SigInfos
-	send  func(syscall.Signal)
+	send  func(sys.SigInfo)
 
 	mu       sync.Mutex
 	released bool
-	// What was received before CMD was there, also from the terminal: the stage
-	// may have missed it, and twice is as good as once before CMD has handlers.
-	held  []syscall.Signal
-	fatal syscall.Signal // the first signal received that ends a program by default
+	held     []sys.SigInfo  // received before CMD was there
+	fatal    syscall.Signal // the first signal received that ends a program by default
 }
 
 func forwardTo(w *Workload) (*forwarder, error) {
@@ -83,8 +100,14 @@ func forwardTo(w *Workload) (*forwarder, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &forwarder{infos: infos, send: func(sig syscall.Signal) {
-		_ = w.Signal(sig) // CMD has ended: Wait says so
+	// Where it fails CMD has ended: Wait says so.
+	f := &forwarder{infos: infos, send: func(s sys.SigInfo) {
+		switch {
+		case w.private:
+			_ = w.tellInit(s.Signal, toGroup(s))
+		case !toGroup(s) || missed(w.pid, s.Signal):
+			_ = w.Signal(s.Signal)
+		}
 	}}
 	go f.run()
 	return f, nil
@@ -100,12 +123,10 @@ func (f *forwarder) run() {
 		if f.fatal == 0 && !stops(s.Signal) && s.Signal != syscall.SIGCONT && s.Signal != syscall.SIGWINCH {
 			f.fatal = s.Signal
 		}
-		switch {
-		case alreadyThere(s) && (f.released || stops(s.Signal)):
-		case f.released:
-			f.send(s.Signal)
-		default:
-			f.held = append(f.held, s.Signal)
+		if f.released {
+			f.send(s)
+		} else {
+			f.held = append(f.held, s)
 		}
 		f.mu.Unlock()
 	}
@@ -115,8 +136,8 @@ func (f *forwarder) run() {
 func (f *forwarder) release() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, sig := range f.held {
-		f.send(sig)
+	for _, s := range f.held {
+		f.send(s)
 	}
 	f.held, f.released = nil, true
 }

@@ -133,16 +133,19 @@ func TestTerminal(t *testing.T) {
 			tt.expect("PROMPT> ")
 			checkOwner(t, tt.name, st.Uid, st.Gid, st.Mode&0o7777)
 
-			tt.line(tt.run(pid) + `bash -c 'trap "stty size" WINCH; echo ready; sleep 100 & while :; do wait; done'`)
+			tt.line(tt.run(pid) + probe + fmt.Sprint(" count ", int(syscall.SIGWINCH)))
 			tt.expect("ready")
 			tt.resize(30, 90)
-			tt.expect("30 90")
+			tt.expect("got")
 			tt.key(3) // Ctrl-C
-			if before := tt.expect("PROMPT> "); strings.Contains(before, "30 90") {
+			if before := tt.expect("PROMPT> "); strings.Contains(before, "got") {
 				t.Errorf("SIGWINCH came twice")
 			}
 			tt.line("echo rc=$?.")
 			tt.expect("rc=130.")
+			tt.expect("PROMPT> ")
+			tt.line(tt.run(pid) + "stty size")
+			tt.expect("30 90")
 			tt.expect("PROMPT> ")
 
 			tt.line(tt.run(pid) + `bash -c 'trap "echo int" INT; trap "echo quit; exit 5" QUIT; echo ready; while :; do read -t 0.2 x; done'`)
