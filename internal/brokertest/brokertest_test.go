@@ -3,8 +3,10 @@ package brokertest
 import (
 	"bytes"
 	"os"
+	"runtime"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/bpfbroker/bpfbroker/internal/sys"
 )
@@ -62,6 +64,10 @@ func TestLeaks(t *testing.T) {
 	os.Stderr = null
 	defer func() { os.Stderr = stderr; null.Close() }()
 
+	// A goroutine of the test before that is just ending would hide one that stays.
+	for before := -1; before != runtime.NumGoroutine(); time.Sleep(50 * time.Millisecond) {
+		before = runtime.NumGoroutine()
+	}
 	stop := make(chan bool)
 	if run(func() int { go func() { <-stop }(); return 0 }) == 0 {
 		t.Error("a goroutine was left behind, and not found")
