@@ -334,7 +334,9 @@ func TestHostIsOutOfReach(t *testing.T) {
 		echo 1 2>/dev/null >/proc/$1/oom_score_adj && echo written
 		true`
 	for _, pid := range bothPID {
-		if got := must(t, run(pid, "sh", "-c", script, "sh", fmt.Sprint(os.Getpid()))); got != "" {
+		cmd := exec.Command("unshare", "-m", "sh", "-c", `mount -t mqueue x /mnt; exec "$@"`, "sh",
+			runner, "-id", newID(), pid, "sh", "-c", script, "sh", fmt.Sprint(os.Getpid()))
+		if got := must(t, cmd); got != "" {
 			t.Errorf("%s: %s", pid, got)
 		}
 	}

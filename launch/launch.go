@@ -16,6 +16,11 @@
 //	          of its own, its init, with CMD as a child
 //	guardian  outside: cleans up if run is killed
 //	CMD
+//
+// What it doesn't keep from a workload: another's processes and files, where both
+// have the same user map; a private pid namespace's /proc can be unmounted, and
+// the host's shows its processes then; and the terminal is the caller's, into
+// which a workload can type (TIOCSTI) where sysctl dev.tty.legacy_tiocsti is 1.
 package launch
 
 import (
@@ -24,6 +29,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -54,7 +60,9 @@ type Config struct {
 
 	Filter []sys.SockFilter // the seccomp program, which must notify a listener or not at all
 
-	Stdin, Stdout, Stderr *os.File // nil: the caller's
+	// The standard streams; nil: the caller's. One that the caller was started
+	// without is /dev/null, which the Go runtime opens in its place.
+	Stdin, Stdout, Stderr *os.File
 }
 
 // Workload is a workload that Start created. Its methods, but for Release and
@@ -293,8 +301,9 @@ func (w *Workload) spawn(cfg Config, std [3]*os.File) (*os.File, error) {
 }
 
 // hideHostMounts gives the thread a mount namespace without the host's bpffs and
-// cgroup trees. The workload's is a copy: it can't have them by unmounting what
-// is mounted in their place.
+// cgroup trees, and its message queues, to which a mount leads from any IPC
+// namespace. The workload's is a copy: it can't have them by unmounting what is
+// mounted in their place.
 func hideHostMounts() error {
 	if err := sys.ForkMountNS(); err != nil {
 		return err
@@ -303,9 +312,9 @@ func hideHostMounts() error {
 	if err != nil {
 		return err
 	}
-	for i := len(mounts) - 1; i >= 0; i-- {
-		m := mounts[i]
-		if m.fsType == "bpf" || m.fsType == "cgroup" || m.fsType == "cgroup2" || m.point == cgroupMount {
+	hidden := []string{"bpf", "cgroup", "cgroup2", "mqueue"}
+	for _, m := range slices.Backward(mounts) {
+		if slices.Contains(hidden, m.fsType) || m.point == cgroupMount {
 			// EINVAL: gone with its parent, or locked, where we are in a container
 			// ourselves; then another mount covers it.
 			if err := sys.Detach(m.point); err != nil && err != error(syscall.EINVAL) && err != error(syscall.ENOENT) {
