@@ -83,6 +83,7 @@ func (g *guardian) dismiss(done bool) {
 func guardianMain() {
 	// It ends by its socket, by no signal but SIGKILL.
 	signal.Ignore()
+	nameProcess()
 	if err := sys.CloseOnExec(3); err != nil {
 		os.Exit(2)
 	}

@@ -35,6 +35,10 @@ func Main() {
 	inherited, _ = sys.TakeInheritedFDs() // without /proc, Start fails
 }
 
+// nameProcess gives this process its name in ps: executed as /proc/self/exe, it
+// would be called "exe". Without it all else works.
+func nameProcess() { _ = os.WriteFile("/proc/self/comm", []byte("bpfbroker"), 0) }
+
 const (
 	cgroupMount = "/sys/fs/cgroup"
 	bpffsMount  = "/sys/fs/bpf"
@@ -47,6 +51,7 @@ func stageMain(fd int) {
 	// The terminal's signals come to us, too, and are CMD's: they wait for it. What
 	// comes before this line may end us: see forwarder.deadly.
 	infos, err := sys.CatchSigInfo(forwarded...)
+	nameProcess()
 	if err == nil {
 		err = sys.CloseOnExec(fd)
 	}
