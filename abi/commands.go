@@ -258,7 +258,7 @@ var table = [afterLastRow]Row{
 	26: row(Row{Command: 26, Kernel: "BPF_MAP_UPDATE_BATCH", Name: "map_update_batch", Since: "5.6", Member: "batch", Last: "flags", Native: true, Why: mapElemsAreOwn}, batch(In, In)...),
 	27: row(Row{Command: 27, Kernel: "BPF_MAP_DELETE_BATCH", Name: "map_delete_batch", Since: "5.6", Member: "batch", Last: "flags", Native: true, Why: mapElemsAreOwn}, batch(In, In)...),
 	28: row(Row{Command: 28, Kernel: "BPF_LINK_CREATE", Name: "link_create", Since: "5.7", Member: "link_create", Last: "uprobe_multi.pid", Returns: Result{FD: Link}, Why: attachUnchecked,
-		Net: []Cond{all(is("attach_type", at("NETFILTER")...))}}, linkParts()...),
+		Net: []Cond{all(is("attach_type", at("NETFILTER")...))}, CgroupNS: []Cond{all(is("attach_type", at("TRACE_ITER")...))}}, linkParts()...),
 	29: row(Row{Command: 29, Kernel: "BPF_LINK_UPDATE", Name: "link_update", Since: "5.7", Member: "link_update", Last: "old_prog_fd", Why: attachUnchecked},
 		u32("link_fd").fd(Link),
 		union([]part{u32("new_prog_fd").fd(Prog | Map)}, []part{u32("new_map_fd").fd(Prog | Map).since("6.4")}),

@@ -259,5 +259,6 @@ func row(r Row, parts ...part) Row {
 	last := r.must(r.Last)
 	r.LastEnd = last.Offset + last.Size
 	r.resolve(r.Net)
+	r.resolve(r.CgroupNS)
 	return r
 }

@@ -53,10 +53,14 @@ const (
 	Uprobe
 )
 
+// PerfBitSigtrap is sigtrap in the attribute's bits.
+const PerfBitSigtrap = 1 << 37
+
 // Bits of perf_event_open's flags.
 const (
 	PerfFlagPIDCgroup = 1 << 2 // PERF_FLAG_PID_CGROUP
 	PerfFlagFDCloexec = 1 << 3 // PERF_FLAG_FD_CLOEXEC
+	PerfFlags         = 1<<4 - 1
 )
 
 var (

@@ -156,6 +156,8 @@ type Row struct {
 	// Net lists the conditions under which the command looks at the network
 	// namespace of whoever performs it, beside those with an ifindex field.
 	Net []Cond
+	// CgroupNS lists those under which it looks at the cgroup namespace.
+	CgroupNS []Cond
 
 	Layout
 	LastEnd uint32 // offset of the first byte behind Last

@@ -3,6 +3,7 @@
 package broker
 
 import (
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"sync"
@@ -76,6 +77,9 @@ func (b *Broker) Start() error {
 	if err := sys.CheckNotifSizes(); err != nil {
 		return err
 	}
+	if sys.FaultAddr == 0 {
+		return errors.New("reserve 16 GiB of addresses: not possible; raise the limit of address space (ulimit -v)")
+	}
 	if e := sys.NotifSyncWakeUp(b.cfg.Listener); e != 0 && e != sys.EINVAL && e != sys.ENOTTY {
 		// Before 6.6 there is no such thing; wake-ups are slower then.
 		return fmt.Errorf("ask for synchronous wake-ups: %w", e)
@@ -100,6 +104,7 @@ func (b *Broker) Served() uint64 { return b.served.Load() }
 // thread is what one serving thread works with.
 type thread struct {
 	*Broker
+	own       *sys.Thread
 	listener  notify.Listener
 	target    *workload.Target
 	mem       *arena.Arena
@@ -117,6 +122,7 @@ func (b *Broker) newThread() (*thread, error) {
 	if err != nil {
 		return nil, err
 	}
+	t.own = own
 	t.target = workload.NewTarget(own, &t.listener, netNS)
 	t.reader = request.NewReader(t.mem, b.probes)
 	t.performer = perform.New(t.mem, b.objects)
@@ -142,7 +148,7 @@ func (b *Broker) serve(ready chan<- error) {
 		b.busy()
 		b.served.Add(1) // before the target goes on, perhaps to its end
 		sound := t.guarded(&n)
-		if !b.stay(sound) {
+		if !b.stay(sound && !t.own.Large()) {
 			return
 		}
 	}

@@ -435,6 +435,12 @@ func pins(s *script) {
 	s.do("pin at path_fd AT_FDCWD", abi.ObjPin, f{"pathname": "cwd", "bpf_fd": m, "file_flags": 1 << 14, "path_fd": uint64(0xffffff9c)})
 	os.Mkdir("/sys/fs/bpf/dir", 0o700)
 	os.Symlink("dir", "/sys/fs/bpf/link")
+	os.Mkdir("/sys/fs/bpf/closed", 0o700)
+	os.Chdir("/sys/fs/bpf/closed")
+	s.do("pin in a closed working directory", abi.ObjPin, f{"pathname": "x", "bpf_fd": m})
+	s.do("pin from a closed working directory", abi.ObjPin, f{"pathname": "/sys/fs/bpf/from-closed", "bpf_fd": m})
+	s.do("get from a closed working directory", abi.ObjGet, f{"pathname": "./x"})
+	os.Chdir("/sys/fs/bpf")
 	s.do("pin through symlink", abi.ObjPin, f{"pathname": "/sys/fs/bpf/link/m", "bpf_fd": m})
 	s.do("pin through proc", abi.ObjPin, f{"pathname": "/proc/self/cwd/proc", "bpf_fd": m})
 	s.do("pin through an fd", abi.ObjPin, f{"pathname": fmt.Sprintf("/proc/self/fd/%d/fd", dir), "bpf_fd": m})
@@ -929,11 +935,15 @@ func iterCreate(s *script) {
 	s.note("pidfd: %v", e == 0)
 	link("by pidfd", tasks, words(0, 0, uint32(r), 0))
 	link("by no pidfd", tasks, words(0, 0, 77, 0))
+	for size := 8; size < 12; size++ { // the number of an fd given in part
+		link(fmt.Sprint("by part of a pidfd, ", size), tasks, words(0, 0, 1002)[:size])
+	}
 	link("too long", tasks, bytes.Repeat([]byte{0}, 64))
 	link("too long, not zero", tasks, bytes.Repeat([]byte{1}, 64))
 	link("huge", tasks, make([]byte, 5000))
 	cg := iter("cgroup")
 	link("cgroups", cg, words(1, uint32(s.cgroup()), 0, 0))
+	link("cgroups of the namespace", cg, words(1, 0, 0, 0))
 	link("cgroups without order", cg, words(0, uint32(s.cgroup()), 0, 0))
 	link("cgroups of stdout", cg, words(1, 1, 0, 0))
 	s.do("no link", abi.IterCreate, f{"link_fd": m})
@@ -1014,6 +1024,11 @@ func perfEventOpen(s *script) {
 	s.put(&abi.PerfEventOpen.Layout, end, f{"size": 72})
 	fd, e = sys.PerfEventOpen(end, 0, anyCPU, none, 0)
 	s.note("beyond the end of memory: %d %v", fd, e)
+
+	for _, flags := range []uint64{0, 16, 1 << 40} {
+		fd, e := sys.PerfEventOpen(nil, 0, anyCPU, none, flags)
+		s.note("no attribute, flags %#x: %d %v", flags, fd, e)
+	}
 
 	own := os.Getpid()
 	s.perf("own process", 112, clock, own, anyCPU, none, 0)

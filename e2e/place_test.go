@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/cilium/ebpf/btf"
+
 	"github.com/bpfbroker/bpfbroker/abi"
 )
 
@@ -34,6 +36,32 @@ func init() {
 			fmt.Println(l.Field("created_by_uid").Uint(info))
 		}
 	}
+	probes["nextid"] = func() {
+		s := &script{ids: map[string]string{}}
+		m, p := s.hashMap("m"), s.filterProg("p")
+		for size := range 4 {
+			for c, id := range map[abi.Command]uint32{abi.MapGetNextID: s.idOf(m, abi.Map), abi.ProgGetNextID: s.idOf(p, abi.Prog)} {
+				attr := make([]byte, abi.AttrSize)
+				s.call("next", c, nil, attr, size)
+				fmt.Println(uint32(abi.RowOf(c).Field("next_id").Uint(attr)) == id)
+			}
+		}
+	}
+	probes["cgroupiter"] = func() {
+		s := &script{ids: map[string]string{}}
+		id := s.kernelType("bpf_iter_cgroup", (*btf.Func)(nil))
+		p := s.load("iter", "tracing", ret0, f{"expected_attach_type": attachType("trace_iter"), "attach_btf_id": id})
+		link := func(info []byte) int {
+			return s.do("link", abi.LinkCreate, f{"prog_fd": p, "attach_type": attachType("trace_iter"), "iter_info": info, "iter_info_len": len(info)})
+		}
+		fmt.Println(link(words(1, 0, 1, 0)) >= 0)
+		l := &abi.LinkInfo
+		info, attr := make([]byte, l.Size), make([]byte, abi.AttrSize)
+		s.put(&abi.RowOf(abi.ObjGetInfoByFD).Layout, attr, f{"bpf_fd": link(words(1, 0, 0, 0)), "info_len": len(info), "info": info})
+		s.call("info", abi.ObjGetInfoByFD, nil, attr, 16)
+		var st syscall.Stat_t
+		fmt.Println(syscall.Stat("/sys/fs/cgroup", &st), l.Field("iter.cgroup.cgroup_id").Uint(info) == st.Ino)
+	}
 	// charge makes an array map of so many bytes and keeps it until it has read a byte.
 	probes["charge"] = func() {
 		n, err := strconv.Atoi(os.Args[1])
@@ -44,6 +72,22 @@ func init() {
 		fd := s.do("map", abi.MapCreate, f{"map_type": mapType("array"), "key_size": 4, "value_size": 4096, "max_entries": n / 4096, "map_name": "charge"})
 		fmt.Println("map", fd)
 		os.Stdin.Read(make([]byte, 1))
+	}
+}
+
+// An attribute that is too short to hold start_id begins at the first object.
+func TestNextIDShort(t *testing.T) {
+	needRoot(t)
+	if got := output(t, brokered(probe("nextid"))); got != strings.Repeat("true\n", 8) {
+		t.Errorf("got %q, wanted the own map and program each time", got)
+	}
+}
+
+// A cgroup iterator begins at the workload's root, and goes no higher.
+func TestCgroupIterator(t *testing.T) {
+	needRoot(t)
+	if got, want := output(t, brokered(probe("cgroupiter"))), "false\n<nil> true\n"; got != want {
+		t.Errorf("got %q, wanted %q: no iterator of the host's root, and one of the own", got, want)
 	}
 }
 

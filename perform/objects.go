@@ -64,8 +64,11 @@ func ObjectInfo(fd int, info []byte) sys.Errno {
 func (p *Performer) nextID(q *request.Request, r *Result) (int, sys.Errno) {
 	kind := q.Row.Fields[0].Object
 	start, next := q.Row.Field("start_id"), q.Row.Field("next_id")
+	// The attribute is zero behind what the application gave. With its size, the
+	// kernel might not look at the start_id that we put there.
+	size := max(q.Size, q.Row.LastEnd)
 	for {
-		v, e := sys.BPF(uint32(q.Command), r.Attr, q.Size)
+		v, e := sys.BPF(uint32(q.Command), r.Attr, size)
 		if e != 0 {
 			copy(r.Attr[next.Offset:next.Offset+next.Size], q.Attr[next.Offset:]) // as if never written
 			return v, e

@@ -34,7 +34,9 @@ type Needs struct {
 	Creds bool // uid and gid
 	Plain bool // instead: its rights to open files, and no others
 	Net   bool // network namespace
-	Root  bool // root and working directory
+	Root  bool // root directory
+
+	Cgroup bool // cgroup namespace
 }
 
 // Objects knows which objects are the workload's.
@@ -123,7 +125,11 @@ func (p *Performer) call(q *request.Request, r *Result) (int, sys.Errno) {
 
 // needs says where the call must be made.
 func needs(q *request.Request) Needs {
-	n := Needs{Creds: q.Row.Creds, Net: len(q.Row.Net) > 0 && abi.Holds(q.Row.Net, q.Attr)}
+	n := Needs{
+		Creds:  q.Row.Creds,
+		Net:    len(q.Row.Net) > 0 && abi.Holds(q.Row.Net, q.Attr),
+		Cgroup: len(q.Row.CgroupNS) > 0 && abi.Holds(q.Row.CgroupNS, q.Attr),
+	}
 	for i := range q.Row.Fields {
 		f := &q.Row.Fields[i]
 		if f.Class == abi.Ifindex && f.Live(q.Attr) && f.Uint(q.Attr) != 0 {

@@ -47,7 +47,7 @@ func TestBuffers(t *testing.T) {
 				}
 				const count = 5
 				data := bytes.Repeat([]byte{0x11}, count*size) // no instruction that means anything
-				if u := with(e.AtEnd(data), count); u.Fault || !bytes.Equal(u.Data, data) || u.Len != uint64(len(data)) {
+				if u := with(e.AtEnd(data), count); u.Fault || !bytes.HasPrefix(u.Data, data) || u.Len != uint64(len(data)) {
 					t.Errorf("at a page's end: %+v", u)
 				}
 				if u := with(e.AtEnd(data[1:]), count); !u.Fault {
@@ -242,14 +242,16 @@ func TestIterInfo(t *testing.T) {
 		q := e.must(abi.LinkCreate, map[string]uint64{"attach_type": iter, "prog_fd": 5, "iter_info": e.AtEnd(info[:size]), "iter_info_len": uint64(size)})
 		e.checkReads()
 		u := q.Buffer("iter_info")
-		if u.Fault || !bytes.Equal(u.Data, info[:size]) {
+		// Zero behind what was given: a number that is given in part is one, too.
+		copied := slices.Concat(info[:size], make([]byte, 32))[:max(size, abi.IterLinkInfo.Size)]
+		if u.Fault || size > 0 && !bytes.Equal(u.Data, copied) {
 			t.Errorf("%d bytes: %+v", size, u)
 		}
 		var want []int
-		if size >= 4 {
+		if size >= 1 {
 			want = append(want, 7)
 		}
-		if size >= 12 {
+		if size >= 9 {
 			want = append(want, 9)
 		}
 		if got := slices.DeleteFunc(slices.Clone(e.Taken), func(n int) bool { return n == 0 || n == 5 }); !slices.Equal(got, want) {

@@ -24,6 +24,9 @@ func (r *Reader) perfEvent(t Target, q *Request) sys.Errno {
 			row.Field(name).Put(q.Attr, q.Args[i])
 		}
 	}
+	if q.Field("flags")&^abi.PerfFlags != 0 {
+		return 0 // the kernel says EINVAL before it looks at the attribute
+	}
 	raw := r.raw[:abi.PerfEventAttrMin]
 	n, e := t.Read(q.Addr, raw)
 	size := row.Field("size")

@@ -216,10 +216,16 @@ func (r *Reader) fill(t Target, q *Request, l *abi.Layout, b []byte, first int) 
 		if n == 0 {
 			continue
 		}
-		if u.Data = r.mem.Alloc(int(n)); u.Data == nil {
+		// Of a structure a field that is given in part counts, too: the rest is zero.
+		size := n
+		if rule.Struct != nil {
+			size = max(n, uint64(rule.Struct.Size))
+		}
+		if u.Data = r.mem.Alloc(int(size)); u.Data == nil {
 			return sys.ENOMEM
 		}
-		r.segs = append(r.segs, sys.Segment{Addr: u.Addr, Data: u.Data})
+		clear(u.Data[n:])
+		r.segs = append(r.segs, sys.Segment{Addr: u.Addr, Data: u.Data[:n]})
 		r.segOf = append(r.segOf, i)
 	}
 	if len(r.segs) > 0 && (len(r.segs) == 1 || !t.ReadAll(r.segs)) {

@@ -89,8 +89,8 @@ type Buffer struct {
 	Addr   uint64 // in the target
 	Len    uint64 // bytes that the application says are there
 
-	// Data is the copy (In, InOut), never longer than Len, or nil for an Out
-	// buffer. It may be shorter than Len by a rule of abi (Clamp).
+	// Data is the copy (In, InOut), or nil for an Out buffer. It may be shorter than
+	// Len by a rule of abi (Clamp), and longer, with zeros, for a structure.
 	Data []byte
 	// Fault says that the memory could not be read, or that Len is more than the
 	// kernel takes: it is performed as an address that faults.

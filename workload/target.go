@@ -18,12 +18,13 @@ type Target struct {
 	tid    int // the thread that pidfd is open on; it may be gone
 	pidfd  int
 	netNS  uint64 // the network namespace that the broker thread is in
+	cgroup uint64 // the cgroup namespace that it is in, 0: ours
 	opened bool   // pidfd is known to be n's thread
 	creds  sys.Creds
 	groups []uint32    // for Plain
 	path   int         // what OpenPath opened, or -1
 	mem    *sys.Memory // what Write has opened of n's, or nil
-	files  bool        // entered
+	root   bool        // entered
 	as     bool        // entered
 }
 
@@ -143,14 +144,13 @@ func (t *Target) Take(n int) (abi.Object, sys.Errno) {
 		return 0, e
 	}
 	k, e := sys.KindOf(n)
+	if e == 0 && k == sys.OtherFile {
+		e = t.thread.StandIn(n)
+	}
 	if e != 0 {
 		t.thread.Clear(n)
-		return 0, e
 	}
-	if k == sys.OtherFile {
-		return 0, t.thread.StandIn(n)
-	}
-	return kinds[k], 0
+	return kinds[k], e
 }
 
 // Drop closes what Take took.
@@ -168,7 +168,12 @@ func (t *Target) Enter(n perform.Needs) sys.Errno {
 		return e
 	}
 	if n.Net {
-		if e := t.enterNet(); e != 0 {
+		if e := t.enterNS(sys.NetNamespace, &t.netNS); e != 0 {
+			return e
+		}
+	}
+	if n.Cgroup {
+		if e := t.enterNS(sys.CgroupNamespace, &t.cgroup); e != 0 {
 			return e
 		}
 	}
@@ -180,10 +185,10 @@ func (t *Target) Enter(n perform.Needs) sys.Errno {
 		t.groups = g
 	}
 	if n.Root {
-		if e := t.thread.EnterFiles(t.tid); e != 0 {
+		if e := t.thread.EnterRoot(t.tid, t.creds); e != 0 {
 			return e
 		}
-		t.files = true
+		t.root, t.as = true, true
 	}
 	// What was opened and read by number is the target's only if it still waits.
 	if (n.Root || n.Plain) && !t.listener.Waits(t.n) {
@@ -213,6 +218,12 @@ func (t *Target) OpenPath(base int, path []byte) (int, sys.Errno) {
 	if e != 0 {
 		return -1, e
 	}
+	if base == sys.AtCWD {
+		if base, e = sys.OpenCWD(t.n.TID); e != 0 {
+			return -1, gone(e)
+		}
+		defer sys.Close(base)
+	}
 	if e := t.Enter(perform.Needs{Root: true, Plain: true}); e != 0 {
 		return -1, e
 	}
@@ -235,10 +246,11 @@ func (t *Target) lift(f func()) sys.Errno {
 	return t.thread.ActPlain(t.creds, t.groups)
 }
 
-// enterNet moves the thread into the target's network namespace, where it stays
-// until a target from another one comes: nothing else that it does looks at it.
-func (t *Target) enterNet() sys.Errno {
-	ns, e := sys.OpenNetNS(t.pidfd, t.tid)
+// enterNS moves the thread into a namespace of the target's, where it stays until
+// a target from another one comes: nothing else that it does looks at it. in is
+// the one that it is in.
+func (t *Target) enterNS(kind sys.Namespace, in *uint64) sys.Errno {
+	ns, e := sys.OpenNS(t.pidfd, t.tid, kind)
 	if e != 0 {
 		return gone(e)
 	}
@@ -248,13 +260,13 @@ func (t *Target) enterNet() sys.Errno {
 		return sys.ESRCH
 	}
 	inode, e := sys.Inode(ns)
-	if e != 0 || inode == t.netNS {
+	if e != 0 || inode == *in {
 		return e
 	}
-	if e := sys.SetNetNS(ns); e != 0 {
+	if e := sys.SetNS(ns, kind); e != 0 {
 		return e
 	}
-	t.netNS = inode
+	*in = inode
 	return 0
 }
 
@@ -264,9 +276,9 @@ func (t *Target) Leave() {
 		t.thread.BeSelf()
 		t.as = false
 	}
-	if t.files {
-		t.thread.LeaveFiles()
-		t.files = false
+	if t.root {
+		t.thread.LeaveRoot()
+		t.root = false
 	}
 }
 

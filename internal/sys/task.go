@@ -12,6 +12,7 @@ import (
 const (
 	pidfdThread      = unix.O_EXCL // PIDFD_THREAD, kernel 6.9
 	iocPidfdGetInfo  = 0xc040ff0b  // PIDFD_GET_INFO with struct pidfd_info of 64 bytes (PIDFD_INFO_SIZE_VER0), 6.13
+	iocPidfdCgroupNS = 0xff01      // PIDFD_GET_CGROUP_NAMESPACE, 6.11
 	iocPidfdNetNS    = 0xff04      // PIDFD_GET_NET_NAMESPACE, 6.11
 	iocPidfdPIDNS    = 0xff05      // PIDFD_GET_PID_NAMESPACE, 6.11
 	iocNSPIDFromHere = 0x8004b706  // NS_GET_PID_FROM_PIDNS, 6.11
@@ -131,8 +132,35 @@ func openNS(pidfd, tid int, ioc uintptr, name string) (int, Errno) {
 	return fd, 0
 }
 
-// OpenNetNS opens the thread's network namespace.
-func OpenNetNS(pidfd, tid int) (int, Errno) { return openNS(pidfd, tid, iocPidfdNetNS, "net") }
+// Namespace is a kind of namespace that a thread may move to.
+type Namespace int
+
+const (
+	NetNamespace Namespace = iota
+	CgroupNamespace
+)
+
+var namespaces = [...]struct {
+	ioc   uintptr
+	name  string
+	clone int
+}{
+	NetNamespace:    {iocPidfdNetNS, "net", unix.CLONE_NEWNET},
+	CgroupNamespace: {iocPidfdCgroupNS, "cgroup", unix.CLONE_NEWCGROUP},
+}
+
+// OpenNS opens the thread's namespace of a kind.
+func OpenNS(pidfd, tid int, kind Namespace) (int, Errno) {
+	return openNS(pidfd, tid, namespaces[kind].ioc, namespaces[kind].name)
+}
+
+// SetNS moves the calling thread into the namespace that ns is open at.
+func SetNS(ns int, kind Namespace) Errno {
+	if err := unix.Setns(ns, namespaces[kind].clone); err != nil {
+		return err.(unix.Errno)
+	}
+	return 0
+}
 
 // PIDFromTarget translates a pid from the thread's pid namespace to ours. ESRCH:
 // there is none such.

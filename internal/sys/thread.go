@@ -17,6 +17,7 @@ type Thread struct {
 	home []*int // fds of ours in this table, which may have to make room
 	root int    // our own root directory, to return to
 
+	large    bool
 	stderr   int // 2, for the runtime's last words, but while a target's fd 2 sits there
 	uid, gid int
 	caps     [2]unix.CapUserData
@@ -122,6 +123,9 @@ func (t *Thread) Place(pidfd *int, n int) Errno {
 	if n == poller.fds[0] || n == poller.fds[1] {
 		return unix.EMFILE
 	}
+	if n >= largeFD {
+		t.large = true
+	}
 	got, e := PidfdGetFD(*pidfd, n)
 	if e != 0 {
 		if e == unix.EBADF {
@@ -145,6 +149,13 @@ func (t *Thread) Place(pidfd *int, n int) Errno {
 	}
 	return 0
 }
+
+// largeFD is a number for which the table takes more memory than a thread should
+// keep (8 bytes a number): a table never gets smaller.
+const largeFD = 1 << 16
+
+// Large says that the thread's fd table has become too large to be kept.
+func (t *Thread) Large() bool { return t.large }
 
 // makeRoom moves a fd of ours that sits at n.
 func (t *Thread) makeRoom(n int) Errno {
@@ -279,14 +290,6 @@ func (t *Thread) NetNS() (uint64, error) {
 	return st.Ino, nil
 }
 
-// SetNetNS moves the calling thread into the network namespace ns is open at.
-func SetNetNS(ns int) Errno {
-	if err := unix.Setns(ns, unix.CLONE_NEWNET); err != nil {
-		return err.(unix.Errno)
-	}
-	return 0
-}
-
 // Inode returns the inode number of an open file: a namespace's identity.
 func Inode(fd int) (uint64, Errno) {
 	var st unix.Stat_t
@@ -296,33 +299,38 @@ func Inode(fd int) (uint64, Errno) {
 	return st.Ino, 0
 }
 
-// EnterFiles makes the calling thread see the file system as thread tid does:
-// its root and its working directory. We stay in our mount namespace: a path is
-// looked up in the tree of mounts in which it begins. Return with LeaveFiles.
-func (t *Thread) EnterFiles(tid int) Errno {
-	const path = unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC
-	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", tid), path, 0)
+// EnterRoot makes the calling thread see the file system from the root that
+// thread tid has, whose creds are c. We stay in our mount namespace: a path is
+// looked up in the tree of mounts in which it begins. The file system ids are the
+// caller's afterwards, as we ourselves may search less than it may. Return with
+// LeaveRoot and BeSelf.
+func (t *Thread) EnterRoot(tid int, c Creds) Errno {
+	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", tid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err.(unix.Errno)
 	}
 	defer unix.Close(root)
-	cwd, err := unix.Open(fmt.Sprintf("/proc/%d/cwd", tid), path, 0)
-	if err != nil {
-		return err.(unix.Errno)
+	unix.RawSyscall(unix.SYS_SETFSGID, uintptr(c.FSGID), 0, 0)
+	unix.RawSyscall(unix.SYS_SETFSUID, uintptr(c.FSUID), 0, 0)
+	e := chroot(root)
+	if e != 0 {
+		t.BeSelf()
 	}
-	defer unix.Close(cwd)
-	if e := chroot(root); e != 0 {
-		return e
-	}
-	if err := unix.Fchdir(cwd); err != nil {
-		t.LeaveFiles()
-		return err.(unix.Errno)
-	}
-	return 0
+	return e
 }
 
-// LeaveFiles returns to our own root.
-func (t *Thread) LeaveFiles() {
+// OpenCWD opens the working directory of thread tid with O_PATH: to name what is
+// below it takes no right to search it.
+func OpenCWD(tid int) (int, Errno) {
+	fd, err := unix.Open(fmt.Sprintf("/proc/%d/cwd", tid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err.(unix.Errno)
+	}
+	return fd, 0
+}
+
+// LeaveRoot returns to our own root.
+func (t *Thread) LeaveRoot() {
 	if e := chroot(t.root); e != 0 {
 		// A thread that can't return may not serve another call.
 		panic("sys: return to own root: " + e.Error())
