@@ -117,7 +117,8 @@ func structure(q *request.Request, b *request.Buffer, out []byte) {
 	}
 	for i := range q.Info.Fields {
 		f := &q.Info.Fields[i]
-		if f.Class != abi.Pointer && f.Dir != abi.Out && int(f.Offset+f.Size) <= len(out) {
+		// Only what is live: other numbers might be half of a pointer.
+		if f.Class != abi.Pointer && f.Dir != abi.Out && f.Live(q.Selector) && int(f.Offset+f.Size) <= len(out) {
 			copy(out[f.Offset:f.Offset+f.Size], b.Data[f.Offset:])
 		}
 	}
