@@ -167,14 +167,18 @@ func (p *Process) Ended() <-chan Report { return p.report }
 // process of its workload.
 func (p *Process) Close() { p.control.Close() }
 
-// Main is the worker process: it serves until the workload has ended.
-func Main(id, policyName string) error {
+// Main is the worker process: it serves until the workload has ended. It returns
+// the exit code; an error goes to whoever has started it.
+func Main(id, policyName string) int {
 	control := os.NewFile(controlFD, "control")
-	if err := serve(id, policyName, control); err != nil {
-		fmt.Fprintln(control, err)
-		return err
+	err := serve(id, policyName, control)
+	if err == nil {
+		return 0
 	}
-	return nil
+	if _, lost := fmt.Fprintln(control, err); lost != nil {
+		fmt.Fprintln(os.Stderr, "bpfbroker: worker:", err)
+	}
+	return 1
 }
 
 func serve(id, policyName string, control *os.File) error {

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+
 	"github.com/spf13/cobra"
 
 	"github.com/bpfbroker/bpfbroker/worker"
@@ -14,7 +16,7 @@ func workerCommand() *cobra.Command {
 		Short:  "Serve one workload (started by bpfbroker itself)",
 		Args:   cobra.NoArgs,
 		Hidden: true,
-		RunE:   func(*cobra.Command, []string) error { return worker.Main(id, policy) },
+		Run:    func(*cobra.Command, []string) { os.Exit(worker.Main(id, policy)) },
 	}
 	c.Flags().StringVar(&id, "id", "", "the workload's id")
 	c.Flags().StringVar(&policy, "policy", "", "name of a built-in policy")
