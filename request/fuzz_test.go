@@ -43,11 +43,17 @@ func fuzzRead(t testing.TB, call Call, attr, mem []byte) {
 	for i := range q.Buffers {
 		u := &q.Buffers[i]
 		rule := u.Field.Buffer
-		limit := rule.Len.Max
+		limit, data := rule.Len.Max, u.Data
+		if rule.Struct != nil && uint64(len(data)) > u.Len { // zeros, up to its size
+			data = data[:u.Len]
+			if len(u.Data) != int(rule.Struct.Size) || bytes.Trim(u.Data[u.Len:], "\x00") != nil {
+				t.Errorf("%s: %x, of which the application gave %d bytes", u.Field.Name, u.Data, u.Len)
+			}
+		}
 		if rule.Len.Clamp == abi.ClampFDArray {
 			limit = max(limit, 4*abi.MaxFDArray)
-		} else if uint64(len(u.Data)) > u.Len {
-			t.Errorf("%s: %d bytes were copied, the application has %d", u.Field.Name, len(u.Data), u.Len)
+		} else if uint64(len(data)) > u.Len {
+			t.Errorf("%s: %d bytes were copied, the application has %d", u.Field.Name, len(data), u.Len)
 		}
 		if uint64(len(u.Data)) > limit {
 			t.Errorf("%s: %d bytes were copied, at most %d may be", u.Field.Name, len(u.Data), limit)
@@ -55,7 +61,7 @@ func fuzzRead(t testing.TB, call Call, attr, mem []byte) {
 		if rule.Dir == abi.Out && u.Data != nil {
 			t.Errorf("%s: is written only, and was read", u.Field.Name)
 		}
-		if u.Data != nil && !u.Fault && rule.Len.Clamp != abi.ClampFDArray && !bytes.Equal(u.Data, target.Get(u.Addr, uint64(len(u.Data)))) {
+		if u.Data != nil && !u.Fault && rule.Len.Clamp != abi.ClampFDArray && !bytes.Equal(data, target.Get(u.Addr, uint64(len(data)))) {
 			t.Errorf("%s: the copy isn't what was there", u.Field.Name)
 		}
 	}
