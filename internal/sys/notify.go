@@ -102,9 +102,9 @@ func NotifSend(listener int, id uint64, val int64, err Errno, cont bool) Errno {
 }
 
 // NotifAddFD installs our fd src, with O_CLOEXEC if asked for, in the fd table of
-// the target that waits in the call id, and returns its number there. It doesn't answer the
-// call: see docs/architecture.md, "Handing over an fd". Signals don't disturb
-// it: the wait is repeated, and the kernel gives the number only once.
+// the target that waits in the call id, and returns its number there. It doesn't
+// answer the call: see docs/architecture.md, "Handing over an fd". Signals don't
+// disturb it: the wait is repeated, and the kernel gives the number only once.
 func NotifAddFD(listener int, id uint64, src int, cloexec bool) (int, Errno) {
 	flags := uint32(0)
 	if cloexec {

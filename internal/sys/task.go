@@ -165,29 +165,31 @@ func SetNS(ns int, kind Namespace) Errno {
 // PIDFromTarget translates a pid from the thread's pid namespace to ours. ESRCH:
 // there is none such.
 func PIDFromTarget(pidfd, tid int, pid uint32) (uint32, Errno) {
+	id, e := translatePID(pidfd, tid, iocNSPIDFromHere, pid)
+	if e == unix.ENOTTY { // before 6.11
+		return pidByScan(tid, pid)
+	}
+	return id, e
+}
+
+// translatePID asks the thread's pid namespace, by an ioctl of kernel 6.11; ENOTTY
+// before.
+func translatePID(pidfd, tid int, ioc uintptr, pid uint32) (uint32, Errno) {
 	ns, e := openNS(pidfd, tid, iocPidfdPIDNS, "pid")
 	if e != 0 {
 		return 0, e
 	}
 	defer unix.Close(ns)
-	r, _, e := unix.RawSyscall(unix.SYS_IOCTL, uintptr(ns), iocNSPIDFromHere, uintptr(pid))
-	if e == unix.ENOTTY { // before 6.11
-		return pidByScan(tid, pid)
-	}
+	r, _, e := unix.RawSyscall(unix.SYS_IOCTL, uintptr(ns), ioc, uintptr(pid))
 	return uint32(r), e
 }
 
 // PIDInTarget translates the id that a process or thread has in our pid namespace
 // to the one that it has in thread tid's: ESRCH where it has none there.
 func PIDInTarget(pidfd, tid int, pid uint32) (uint32, Errno) {
-	ns, e := openNS(pidfd, tid, iocPidfdPIDNS, "pid")
-	if e != 0 {
-		return 0, e
-	}
-	defer unix.Close(ns)
-	r, _, e := unix.RawSyscall(unix.SYS_IOCTL, uintptr(ns), iocNSPIDInThere, uintptr(pid))
+	id, e := translatePID(pidfd, tid, iocNSPIDInThere, pid)
 	if e != unix.ENOTTY {
-		return uint32(r), e
+		return id, e
 	}
 	// Before 6.11: NSpid lists its ids from our namespace inwards, and the
 	// thread's own tell how deep its namespace is.
