@@ -140,28 +140,12 @@ func TestMemoryCharged(t *testing.T) {
 		c := brokered(probe("charge", strconv.Itoa(size)))
 		c.Args = append([]string{"sh", "-c", `echo $$ >"$0"/cgroup.procs && exec "$@"`, dir, c.Path}, c.Args[1:]...)
 		c.Path, _ = exec.LookPath("sh")
-		in, err := c.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		out, err := c.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.Stderr = os.Stderr
-		if err := c.Start(); err != nil {
-			t.Fatal(err)
-		}
-		line := make([]byte, 16)
-		n, _ := out.Read(line)
-		if !strings.HasPrefix(string(line[:n]), "map ") || strings.HasPrefix(string(line[:n]), "map -") {
-			t.Errorf("the workload said %q", line[:n])
+		w := start(t, c)
+		if line := w.hear(); !strings.HasPrefix(line, "map ") || strings.HasPrefix(line, "map -") {
+			t.Errorf("the workload said %q", line)
 		}
 		got := used()
-		in.Close()
-		if err := c.Wait(); err != nil {
-			t.Error(err)
-		}
+		w.end(true)
 		return got
 	}
 	const size = 64 << 20
@@ -198,22 +182,10 @@ func TestLinksOfOthers(t *testing.T) {
 	for name, victim := range victims {
 		t.Run(name, func(t *testing.T) {
 			victim.Dir = "/"
-			in, err := victim.StdinPipe()
+			v := start(t, victim)
+			defer v.end(true)
+			pid, err := strconv.Atoi(v.hear())
 			if err != nil {
-				t.Fatal(err)
-			}
-			out, err := victim.StdoutPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			victim.Stderr = os.Stderr
-			if err := victim.Start(); err != nil {
-				t.Fatal(err)
-			}
-			defer victim.Wait()
-			defer in.Close()
-			var pid int
-			if _, err := fmt.Fscan(out, &pid); err != nil {
 				t.Fatal(err)
 			}
 			where := "/sys/fs/bpf/m"
