@@ -1,0 +1,78 @@
+package sys
+
+import (
+	"fmt"
+	"os"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// SharedMemory makes memory for a T, zero, that several processes can map; T has
+// no pointers. It can't be made smaller: who has it mapped doesn't fault
+// (memfd_create(2), F_SEAL_SHRINK).
+func SharedMemory[T any](name string) (*os.File, error) {
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return nil, err
+	}
+	var t T
+	if err := unix.Ftruncate(fd, int64(unsafe.Sizeof(t))); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// MapShared maps what SharedMemory made.
+func MapShared[T any](fd int) (t *T, unmap func(), err error) {
+	size := int(unsafe.Sizeof(*t))
+	seals, err := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, nil, err
+	}
+	if seals&unix.F_SEAL_SHRINK == 0 || st.Size < int64(size) {
+		return nil, nil, fmt.Errorf("shared memory of %d bytes, not of %d, or not sealed", st.Size, size)
+	}
+	b, err := unix.Mmap(fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, nil, err
+	}
+	return (*T)(unsafe.Pointer(unsafe.SliceData(b))), func() { unix.Munmap(b) }, nil
+}
+
+// WaitOn waits until somebody calls Wake for the word, which may be shared memory, or
+// d has passed; not at all if it isn't v any more (futex(2)).
+func WaitOn(word *uint32, v uint32, d time.Duration) {
+	t := unix.NsecToTimespec(int64(d))
+	unix.Syscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(word)), futexWait, uintptr(v), uintptr(unsafe.Pointer(&t)), 0, 0)
+}
+
+// Wake wakes one that waits on the word.
+func Wake(word *uint32) {
+	unix.RawSyscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(word)), futexWake, 1, 0, 0, 0)
+}
+
+const (
+	futexWait = 0 // FUTEX_WAIT, FUTEX_WAKE: between processes
+	futexWake = 1
+)
+
+// Monotonic is the time of CLOCK_MONOTONIC, in ns: the same for all processes. (It is
+// the runtime's, which asks the vDSO; x/sys makes a system call.)
+func Monotonic() int64 { return nanotime() }
+
+//go:linkname nanotime runtime.nanotime
+func nanotime() int64
+
+// Since is how long ago a time of Monotonic is.
+func Since(t int64) time.Duration { return time.Duration(Monotonic() - t) }
