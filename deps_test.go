@@ -21,7 +21,8 @@ const module = "github.com/bpfbroker/bpfbroker"
 // only what comes before it. What decides (policy, on facts) and what acts
 // (perform) don't know of each other: broker strings them together.
 var mayImport = map[string][]string{
-	"abi/reference": {"abi"},
+	"abi/reference":   {"abi"},
+	"hack/confinedoc": {"confine"},
 
 	"internal/arena":      {"internal/sys"},
 	"internal/brokertest": {"abi", "internal/sys"},
@@ -32,10 +33,14 @@ var mayImport = map[string][]string{
 	"policy":   {"abi", "facts"},
 	"perform":  {"abi", "internal/arena", "internal/sys", "request"},
 	"reply":    {"abi", "internal/sys", "notify", "perform", "request"},
-	"workload": {"abi", "internal/sys", "notify", "perform"},
-	"broker":   {"abi", "facts", "inspect", "internal/arena", "internal/sys", "notify", "perform", "policy", "reply", "request", "workload"},
-	"worker":   {"abi", "broker", "facts", "internal/sys", "policy"},
+	"workload": {"abi", "internal/sys", "ledger", "notify", "perform"},
+	"ledger":   {"abi", "internal/sys"},
+	"helper":   {"abi", "inspect", "internal/arena", "internal/sys", "perform", "policy", "request", "workload"},
+	"broker":   {"abi", "facts", "helper", "inspect", "internal/arena", "internal/sys", "ledger", "notify", "perform", "policy", "reply", "request", "workload"},
+	"worker":   {"abi", "broker", "confine", "helper", "internal/sys", "ledger", "policy", "request"},
+	"daemon":   {"helper", "internal/sys", "ledger", "perform", "policy", "request", "worker", "workload"},
 	"launch":   {"internal/sys"},
+	"confine":  {"filter"},
 
 	"cmd/bpfbroker": {"…"},
 }
@@ -46,7 +51,7 @@ var onlyIn = map[string][]string{
 	// of their own.
 	"unsafe":             {"internal/sys"},
 	"golang.org/x/sys/…": {"internal/sys", "hack/…", "bench/…"},
-	"syscall":            {"internal/sys", "launch", "worker", "hack/…", "bench/…", "demo/…"}, // signals and exit statuses
+	"syscall":            {"internal/sys", "launch", "daemon", "hack/…", "bench/…", "demo/…"}, // signals and exit statuses
 
 	"github.com/cilium/ebpf/…":   {"inspect", "hack/…", "demo/…"},
 	"github.com/google/cel-go/…": {"policy"},

@@ -257,6 +257,8 @@ func roundUp(n, to uint32) uint32 { return (n + to - 1) / to * to }
 func row(r Row, parts ...part) Row {
 	r.Layout = layout(r.Kernel, parts)
 	last := r.must(r.Last)
+	r.must(r.TokenFlags)
+	r.must(r.TokenFD)
 	r.LastEnd = last.Offset + last.Size
 	r.resolve(r.Net)
 	r.resolve(r.CgroupNS)

@@ -14,7 +14,7 @@ const (
 // broker alone can tell: which of the kernel's dynamic types means a probe.
 var PerfEventOpen = func() Row {
 	probe := func(p Probe) Cond { return all(is("probe", uint64(p))) }
-	r := row(Row{Syscall: SyscallPerfEventOpen, Command: NoCommand, Kernel: "perf_event_open", Name: "perf_event_open", Since: "2.6.31", Last: "flags",
+	r := row(Row{Syscall: SyscallPerfEventOpen, Command: NoCommand, Kernel: "perf_event_open", Name: "perf_event_open", Since: "2.6.31", Last: "flags", Host: "CAP_PERFMON",
 		Returns: Result{FD: PerfEvent}, Why: "tracepoints, probes and events of a CPU need CAP_PERFMON"},
 		u32("type").enum(EventTypes).fact("perf_event.type"), u32("size").inout(), u64("config").fact("perf_event.config"),
 		u64("sample_period"), u64("sample_type"), u64("read_format"), u64("bits"), u32("wakeup_events"), u32("bp_type"),

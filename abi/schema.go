@@ -149,6 +149,19 @@ type Row struct {
 	// performs the command.
 	Creds bool
 
+	// Host says which capability of the initial user namespace the kernel asks for
+	// whoever performs the command, whatever token it has; "" where it asks for none.
+	// Such a command is performed by the daemon. See InfoNeedsHost for one more.
+	// (BPF_BTF_GET_FD_BY_ID takes a token, but it would open every BTF of the host.)
+	Host string
+	// TokenFlags and TokenFD are the fields that name a token (BPF_F_TOKEN_FD in the
+	// flags), "" where the command takes none.
+	TokenFlags, TokenFD string
+
+	// Effect says that the command does something that remains when its performer
+	// dies: all that others do is make an fd, or look.
+	Effect bool
+
 	// Order lists the outputs in the order in which the kernel writes them, where
 	// that isn't the order of the fields.
 	Order []string
@@ -161,6 +174,16 @@ type Row struct {
 
 	Layout
 	LastEnd uint32 // offset of the first byte behind Last
+}
+
+// Makes says whether the fd that the command returns is of an object that nobody
+// had before.
+func (r *Row) Makes() bool {
+	switch r.Command {
+	case ObjGet, ProgGetFDByID, MapGetFDByID, BTFGetFDByID, LinkGetFDByID:
+		return false
+	}
+	return r.Returns.FD != 0
 }
 
 // Buffer is what a pointer field points to.

@@ -124,3 +124,24 @@ func InfoLayout(o Object) *Layout {
 	}
 	return nil
 }
+
+// InfoNeedsHost says whether BPF_OBJ_GET_INFO_BY_FD shows all that there is of an
+// object to whoever has capabilities of the initial user namespace alone: a
+// program's instructions (CAP_BPF: kernel/bpf/syscall.c, bpf_prog_get_info_by_fd)
+// and the kernel addresses in it and in links to kprobes (CAP_SYSLOG:
+// kallsyms_show_value). selector tells the arm of a link's info.
+func InfoNeedsHost(l *Layout, selector []byte) bool {
+	switch l {
+	case &ProgInfo:
+		return true
+	case &LinkInfo:
+		return addressLinks[0].holds(selector)
+	}
+	return false
+}
+
+var addressLinks = func() Cond {
+	c := []Cond{lt("KPROBE_MULTI", "PERF_EVENT")}
+	LinkInfo.resolve(c)
+	return c[0]
+}()

@@ -7,13 +7,15 @@ import (
 	"fmt"
 	"runtime/debug"
 	"sync"
-	"sync/atomic"
+	"time"
 
 	"github.com/bpfbroker/bpfbroker/abi"
 	"github.com/bpfbroker/bpfbroker/facts"
+	"github.com/bpfbroker/bpfbroker/helper"
 	"github.com/bpfbroker/bpfbroker/inspect"
 	"github.com/bpfbroker/bpfbroker/internal/arena"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
+	"github.com/bpfbroker/bpfbroker/ledger"
 	"github.com/bpfbroker/bpfbroker/notify"
 	"github.com/bpfbroker/bpfbroker/perform"
 	"github.com/bpfbroker/bpfbroker/policy"
@@ -24,18 +26,22 @@ import (
 
 // Config is what a broker serves.
 type Config struct {
-	Listener int    // fd of the seccomp listener, in the process's fd table
+	// Fds in the process's fd table.
+	Listener int // the seccomp listener
+	Channel  int // to the daemon (package helper)
+	Token    int // a BPF token, -1 for none
+
+	Ledger   *ledger.Ledger
 	Workload string // the workload's id
 	Policy   policy.Policy
-	// Record is told of every decision. It is called by many threads at once and
-	// must not touch fds: the threads have fd tables of their own.
-	Record func(*facts.Facts, policy.Decision)
+	Probes   request.Probes
 }
 
 const (
-	// maxThreads bounds the operations under way at once; further ones wait in
-	// the kernel.
-	maxThreads = 128
+	// StallDeadline is how long a call may wait for memory or files of its target's.
+	// It may for longer, as long as there are threads for others; but it isn't begun
+	// anew then.
+	StallDeadline = 30 * time.Second
 	// idleThreads is how many threads are kept waiting for work.
 	idleThreads = 2
 	// memory bounds what the operations under way use together, beside 128 KiB a
@@ -44,36 +50,29 @@ const (
 )
 
 // Broker serves one listener with as many threads as there are operations
-// under way.
+// under way, up to the ledger's slots; further ones wait in the kernel.
 type Broker struct {
 	cfg     Config
-	objects *workload.Objects
-	probes  request.Probes
+	channel helper.Channel
 	budget  *arena.Budget
-	failed  chan error
+	begin   chan struct{} // closed: calls may be received
 	gone    chan struct{}
+	end     sync.Once // closes gone
 
 	mu            sync.Mutex
 	threads, idle int
-	served        atomic.Uint64
+	free          []*ledger.Slot // that no thread has
+	first         *ledger.Slot   // of the first thread, from Start on; nil: there was none for it
 }
 
 // New returns a broker; Start makes it serve.
 func New(cfg Config) *Broker {
-	b := &Broker{
-		cfg: cfg, objects: workload.NewObjects(perform.Exists), probes: request.Probes{},
-		budget: arena.NewBudget(memory), failed: make(chan error, 1), gone: make(chan struct{}),
-	}
-	for pmu, probe := range map[string]abi.Probe{"kprobe": abi.Kprobe, "uprobe": abi.Uprobe} {
-		if n, ok := sys.EventType(pmu); ok {
-			b.probes[n] = probe
-		}
-	}
-	return b
+	return &Broker{cfg: cfg, budget: arena.NewBudget(memory), begin: make(chan struct{}), gone: make(chan struct{})}
 }
 
-// Start begins to serve. It returns once the first thread is ready to receive.
-func (b *Broker) Start() error {
+// Prepare finds out whether this process can serve, and makes a first thread. It
+// touches no call.
+func (b *Broker) Prepare() error {
 	if err := sys.CheckNotifSizes(); err != nil {
 		return err
 	}
@@ -84,86 +83,144 @@ func (b *Broker) Start() error {
 		// Before 6.6 there is no such thing; wake-ups are slower then.
 		return fmt.Errorf("ask for synchronous wake-ups: %w", e)
 	}
-	ready := make(chan error)
 	b.threads, b.idle = 1, 1
-	go b.serve(ready)
+	ready := make(chan error)
+	go b.serve(nil, ready)
 	return <-ready
 }
 
-// Failed receives an error that ended a thread; one that nobody has received yet
-// hides those after it.
-func (b *Broker) Failed() <-chan error { return b.failed }
+// Start begins to serve, first what the ledger says that another has left: there is
+// no other now.
+func (b *Broker) Start() {
+	b.mu.Lock()
+	var left []*ledger.Slot
+	for i := range ledger.Slots {
+		if s := b.cfg.Ledger.Slot(i); s.Taken() {
+			left = append(left, s)
+		} else {
+			s.Free() // perhaps half of it was
+			b.free = append(b.free, s)
+		}
+	}
+	b.threads += len(left)
+	if len(b.free) > 0 {
+		b.first = b.slot()
+	} else { // the first that has finished with what is left goes on
+		b.threads, b.idle = b.threads-1, 0
+	}
+	b.mu.Unlock()
+	for _, s := range left {
+		go b.serve(s, nil)
+	}
+	close(b.begin)
+}
 
-// Gone is closed when the last thread has failed. Calls wait for ever then, unless
-// the listener is closed.
+// slot takes one that is free.
+func (b *Broker) slot() *ledger.Slot {
+	last := len(b.free) - 1
+	s := b.free[last]
+	b.free = b.free[:last]
+	return s
+}
+
+// Gone is closed when calls can't be answered any more. They wait for ever then,
+// unless another worker takes over or the listener is closed.
 func (b *Broker) Gone() <-chan struct{} { return b.gone }
-
-// Served is the number of calls received so far.
-func (b *Broker) Served() uint64 { return b.served.Load() }
 
 // thread is what one serving thread works with.
 type thread struct {
 	*Broker
 	own       *sys.Thread
 	listener  notify.Listener
+	channelFD int
+	token     int
 	target    *workload.Target
+	slot      *ledger.Slot
 	mem       *arena.Arena
 	reader    *request.Reader
 	performer *perform.Performer
 }
 
 func (b *Broker) newThread() (*thread, error) {
-	t := &thread{Broker: b, listener: notify.Listener{FD: b.cfg.Listener}, mem: arena.New(b.budget)}
-	own, err := sys.Isolate(&t.listener.FD)
-	if err != nil {
-		return nil, err
+	t := &thread{Broker: b, listener: notify.Listener{FD: b.cfg.Listener}, channelFD: b.cfg.Channel, token: b.cfg.Token, mem: arena.New(b.budget)}
+	keep := []*int{&t.listener.FD, &t.channelFD}
+	var token *int
+	if t.token >= 0 {
+		token = &t.token
+		keep = append(keep, token)
 	}
-	netNS, err := own.NetNS()
+	own, err := sys.Isolate(keep...)
 	if err != nil {
 		return nil, err
 	}
 	t.own = own
-	t.target = workload.NewTarget(own, &t.listener, netNS)
-	t.reader = request.NewReader(t.mem, b.probes)
-	t.performer = perform.New(t.mem, b.objects)
+	if t.target, err = workload.NewTarget(own, &t.listener); err != nil {
+		return nil, err
+	}
+	t.reader = request.NewReader(t.mem, b.cfg.Probes)
+	t.performer = perform.NewForWorker(t.mem, b.channel.NewClient(&t.channelFD, b.cfg.Ledger.Bell()), token)
 	return t, nil
 }
 
-// serve is the life of a thread: it ends when enough others are idle.
-func (b *Broker) serve(ready chan<- error) {
+// serve is the life of a thread, which works in slot: it ends when enough others
+// are idle. If there is a call in the slot already, the worker before was killed
+// over it, and it is the first. Without a slot the thread is the first one.
+func (b *Broker) serve(slot *ledger.Slot, ready chan<- error) {
 	t, err := b.newThread()
 	if ready != nil {
 		ready <- err
+		if err != nil {
+			return // nobody begins
+		}
 	}
+	<-b.begin
+	if slot == nil {
+		if slot = b.first; slot == nil {
+			return
+		}
+	}
+	idle := !slot.Taken()
 	if err != nil {
-		b.leave(err)
+		b.leave(slot, idle, err)
 		return
 	}
+	t.slot = slot
+	if !idle { // it was left in the slot
+		n := notify.Of(&slot.Notif)
+		sound := t.guarded(&n, t.resume)
+		if !b.stay(slot, sound && !t.spent()) {
+			return
+		}
+	}
 	for {
-		n, err := t.listener.Receive()
+		n, err := t.listener.Receive(&slot.Notif)
 		if err != nil {
-			b.leave(fmt.Errorf("receive: %w", err))
+			b.leave(slot, true, fmt.Errorf("receive: %w", err))
 			return
 		}
 		b.busy()
-		b.served.Add(1) // before the target goes on, perhaps to its end
-		sound := t.guarded(&n)
-		if !b.stay(sound && !t.own.Large()) {
+		b.cfg.Ledger.Count() // before the target goes on, perhaps to its end
+		sound := t.guarded(&n, t.first)
+		if !b.stay(slot, sound && !t.spent()) {
 			return
 		}
 	}
 }
 
+// spent says that the thread can't serve another call, or shouldn't.
+func (t *thread) spent() bool { return t.own.Large() || t.target.Astray() }
+
 // guarded handles a call; a panic answers it with EPERM and makes the thread,
 // whose state is unknown then, unfit to serve another.
-func (t *thread) guarded(n *notify.Notification) (sound bool) {
+func (t *thread) guarded(n *notify.Notification, handle func(*notify.Notification)) (sound bool) {
+	defer t.slot.Free()
 	defer func() {
 		if p := recover(); p != nil {
 			t.listener.Answer(n, 0, sys.EPERM)
-			t.fail(fmt.Errorf("panic while serving bpf(%#x): %v\n%s", n.Data.Args[0], p, debug.Stack()))
+			t.cfg.Ledger.Fault(fmt.Errorf("panic while serving bpf(%#x): %v\n%s", n.Data.Args[0], p, debug.Stack()))
 		}
 	}()
-	t.handle(n)
+	handle(n)
 	return true
 }
 
@@ -171,56 +228,109 @@ func (t *thread) guarded(n *notify.Notification) (sound bool) {
 func (b *Broker) busy() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.idle--; b.idle == 0 && b.threads < maxThreads {
+	b.idle--
+	b.replace()
+}
+
+// replace makes a thread that waits for calls, if there is none and may be one more.
+func (b *Broker) replace() {
+	if b.idle == 0 && len(b.free) > 0 {
 		b.threads++
 		b.idle++
-		go b.serve(nil)
+		go b.serve(b.slot(), nil)
 	}
 }
 
-// stay says whether a thread that has finished should wait for more.
-func (b *Broker) stay(sound bool) bool {
+// stay says whether a thread that has finished should wait for more. If not, its
+// slot is free.
+func (b *Broker) stay(slot *ledger.Slot, sound bool) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.idle >= idleThreads || !sound {
 		b.threads--
-		if b.idle == 0 { // all were busy, and this one doesn't return
-			b.threads++
-			b.idle++
-			go b.serve(nil)
-		}
+		b.free = append(b.free, slot)
+		b.replace() // all others may be busy
 		return false
 	}
 	b.idle++
 	return true
 }
 
-// leave ends a thread that can't go on.
-func (b *Broker) leave(err error) {
+// leave ends a thread that can't go on. If there is a call in its slot, or nobody is
+// left, the worker ends: another one answers.
+func (b *Broker) leave(slot *ledger.Slot, idle bool, err error) {
+	b.cfg.Ledger.Fault(err)
+	if !idle {
+		b.end.Do(func() { close(b.gone) })
+		return
+	}
 	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.threads--
 	b.idle--
-	last := b.threads == 0
-	b.mu.Unlock()
-	b.fail(err)
-	if last {
-		close(b.gone)
+	b.free = append(b.free, slot)
+	switch {
+	case b.threads == 0:
+		b.end.Do(func() { close(b.gone) })
+	case b.idle == 0: // nobody receives; perhaps there will be memory for another thread
+		time.AfterFunc(100*time.Millisecond, func() {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			b.replace()
+		})
 	}
 }
 
-// fail tells the owner of the broker of an error that isn't the workload's.
-func (b *Broker) fail(err error) {
-	select {
-	case b.failed <- err:
+// first handles a call that was just received.
+func (t *thread) first(n *notify.Notification) { t.handle(n, nil) }
+
+// resume handles a call over which a worker was killed. No call may fail because of
+// that, nor happen twice.
+func (t *thread) resume(n *notify.Notification) {
+	t.target.At(n)
+	if !t.listener.Waits(n) {
+		return // it was answered
+	}
+	if t.slot.Blame > ledger.MaxBlame {
+		t.cfg.Ledger.Fault(fmt.Errorf("bpf(%#x) of thread %d: workers end over it again and again; it is refused", n.Data.Args[0], n.TID))
+		t.listener.Answer(n, 0, sys.EPERM)
+		return
+	}
+	if t.slot.Waiting() > StallDeadline {
+		t.listener.Answer(n, 0, sys.EPERM)
+		return
+	}
+	switch t.slot.Phase() {
+	case ledger.Performed:
+		value, e := t.slot.Outcome()
+		t.listener.Answer(n, value, e)
+	case ledger.Performing:
+		t.handle(n, &perform.Redo{Before: t.slot.Before})
+	case ledger.Handing:
+		if fd, ok := t.target.Handed(t.slot.Object); ok {
+			t.listener.Answer(n, fd, 0)
+			return
+		}
+		fallthrough
 	default:
+		t.handle(n, nil)
 	}
 }
 
 // handle is the way of one operation, and the one place where it is to be read
-// as a whole. Whatever goes wrong, the call is answered.
-func (t *thread) handle(n *notify.Notification) {
+// as a whole. Whatever goes wrong, the call is answered. redo is nil for a call
+// that wasn't performed before.
+func (t *thread) handle(n *notify.Notification, redo *perform.Redo) {
 	defer t.mem.Reset()
+	if redo == nil {
+		t.slot.Begin()
+	} else {
+		t.slot.Again()
+	}
 	t.target.At(n)
+	if t.attack(n) { // in builds for tests alone
+		return
+	}
 	call, ok := request.CallOf(&n.Data)
 	if !ok { // a filter not of our making sent it
 		t.listener.Answer(n, 0, sys.ENOSYS)
@@ -232,40 +342,63 @@ func (t *thread) handle(n *notify.Notification) {
 	}
 
 	q, e := t.reader.Read(t.target, call)
+	t.reached(stepRead)
 	if !t.listener.Waits(n) {
 		t.drop()
 		return // and nothing that was read can be trusted to be the target's
 	}
 	if e != 0 {
 		t.drop()
-		t.record(t.whose(inspect.Unknown(call), n), policy.Decision{Cause: policy.ByError, Message: "read the call: " + e.Error()})
 		t.listener.Answer(n, 0, e)
 		return
 	}
 
 	f := t.whose(inspect.Request(q), n)
 	d := policy.Decide(t.cfg.Policy, &f)
-	t.record(f, d)
 	if d.Verdict != policy.Allow {
 		t.drop()
 		if d.Verdict == policy.Native {
 			t.listener.Continue(n)
 		} else {
+			t.cfg.Ledger.Deny(f.Command, f.Kind(), d.Rule)
 			t.listener.Answer(n, 0, sys.EPERM)
 		}
 		return
 	}
 
-	r := t.performer.Do(q, t.target)
-	value, e, there := reply.Deliver(&t.listener, n, t.target, q, r)
+	r := t.performer.Do(q, t.target, t.log(), redo)
+	t.reached(stepPerformed)
+	if !q.Row.Effect { // those have no outputs
+		t.slot.Replying()
+	}
+	value, e, there := reply.Deliver(&t.listener, n, t.target, q, r, func() {
+		t.slot.Handing(t.target.Describe(r.FD, q.Row.Returns.FD, q.Row.Makes()))
+		t.reached(stepHanding)
+	})
+	t.reached(stepHanded)
 	if r.FD >= 0 {
 		sys.Close(r.FD)
 	}
 	t.drop()
 	if there {
+		t.reached(stepDropped)
 		t.listener.Answer(n, value, e)
+		t.reached(stepAnswered)
 	}
 }
+
+// The steps at which a worker may be killed, for tests (thread.reached does nothing
+// otherwise).
+const (
+	stepRead      = iota // the request is read
+	stepCalling          // the kernel is about to be called
+	stepEffect           // it has been, which isn't noted yet
+	stepPerformed        // it is
+	stepHanding          // the fd is about to be installed
+	stepHanded           // it is, and outputs are written
+	stepDropped          // our copies are closed
+	stepAnswered
+)
 
 // drop closes the files that the request took or led to.
 func (t *thread) drop() {
@@ -279,11 +412,4 @@ func (t *thread) drop() {
 func (t *thread) whose(f facts.Facts, n *notify.Notification) facts.Facts {
 	f.Workload, f.TID = t.cfg.Workload, n.TID
 	return f
-}
-
-func (t *thread) record(f facts.Facts, d policy.Decision) {
-	if t.cfg.Record == nil {
-		return
-	}
-	t.cfg.Record(&f, d)
 }

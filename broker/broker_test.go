@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/bpfbroker/bpfbroker/internal/sys"
+	"github.com/bpfbroker/bpfbroker/ledger"
 	"github.com/bpfbroker/bpfbroker/policy"
 )
 
@@ -27,16 +28,27 @@ func TestGone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := New(Config{Listener: int(none.Fd()), Policy: trusted})
-	if err := b.Start(); err != nil {
+	file, err := ledger.Create()
+	if err != nil {
 		t.Fatal(err)
 	}
+	defer file.Close()
+	book, err := ledger.Open(int(file.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer book.Close()
+	b := New(Config{Ledger: book, Listener: int(none.Fd()), Channel: int(none.Fd()), Token: -1, Policy: trusted})
+	if err := b.Prepare(); err != nil {
+		t.Fatal(err)
+	}
+	b.Start()
 	select {
 	case <-b.Gone():
 	case <-time.After(time.Minute):
 		t.Fatal("it serves a listener that is none")
 	}
-	if err := <-b.Failed(); err == nil {
-		t.Error("no error")
+	if faults := book.Summary().Faults; len(faults) != 1 {
+		t.Errorf("faults: %q, wanted one", faults)
 	}
 }

@@ -19,18 +19,23 @@ type Notification struct {
 
 // Receive waits for the next suspended call. Once it returns one, only a fatal
 // signal interrupts the target (SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV). An
-// error means that the listener is of no use any more.
-func (l *Listener) Receive() (Notification, error) {
-	var n sys.Notif
+// error means that the listener is of no use any more. The kernel writes the call
+// to at, which is zero where none was received.
+func (l *Listener) Receive(at *sys.Notif) (Notification, error) {
 	for {
-		switch e := sys.NotifRecv(l.FD, &n); e {
+		switch e := sys.NotifRecv(l.FD, at); e {
 		case 0:
-			return Notification{Cookie: n.ID, TID: int(n.PID), Data: n.Data}, nil
+			return Of(at), nil
 		case sys.EINTR, sys.ENOENT: // a signal of ours; a target that was killed meanwhile
 		default:
 			return Notification{}, e
 		}
 	}
+}
+
+// Of is the call that was received at n.
+func Of(n *sys.Notif) Notification {
+	return Notification{Cookie: n.ID, TID: int(n.PID), Data: n.Data}
 }
 
 // Waits says whether the target still waits in the call. While it does, its

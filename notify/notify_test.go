@@ -119,7 +119,8 @@ func hand(t *testing.T, l *Listener, calls int, give func(*Notification, int) bo
 
 	order <- calls
 	for range calls {
-		n, err := l.Receive()
+		var at sys.Notif
+		n, err := l.Receive(&at)
 		if err != nil {
 			t.Fatal(err)
 		}

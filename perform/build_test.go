@@ -23,6 +23,7 @@ func (fakePlace) Leave()                                 {}
 func (fakePlace) PIDFrom(pid uint32) (uint32, sys.Errno) { return pid - 1, 0 }
 func (fakePlace) PIDIn(pid uint32) (uint32, sys.Errno)   { return pid + 1, 0 }
 func (fakePlace) UIDIn(uid uint32) (uint32, sys.Errno)   { return uid + 1, 0 }
+func (fakePlace) NetNS() (int, sys.Errno)                { return 98, 0 }
 func (fakePlace) TID() uint32                            { return 77 }
 func (fakePlace) OpenPath(int, []byte) (int, sys.Errno)  { return 99, 0 }
 
@@ -39,7 +40,7 @@ func built(t testing.TB, call request.Call, attr, mem []byte) (*Performer, *requ
 	if e != 0 {
 		return nil, nil, nil
 	}
-	p := New(a, nil)
+	p := NewForWorker(a, nil, nil)
 	r := &Result{}
 	if e := p.build(q, r, fakePlace{}); e != 0 {
 		t.Fatalf("build: %v", e)
@@ -163,7 +164,7 @@ func TestSymbolsBehindTheLast(t *testing.T) {
 		t.Fatal(e)
 	}
 	r := &Result{}
-	if e := New(a, nil).build(q, r, fakePlace{}); e != 0 {
+	if e := NewForWorker(a, nil, nil).build(q, r, fakePlace{}); e != 0 {
 		t.Fatal(e)
 	}
 	checkBuilt(t, q, r)
@@ -204,7 +205,7 @@ func TestBuffersAreClean(t *testing.T) {
 		t.Fatal(e)
 	}
 	r := &Result{}
-	if e := New(a, nil).build(q, r, fakePlace{}); e != 0 {
+	if e := NewForWorker(a, nil, nil).build(q, r, fakePlace{}); e != 0 {
 		t.Fatal(e)
 	}
 	if out := r.Out[1]; len(out) != 400 || !bytes.Equal(out, make([]byte, 400)) {

@@ -25,20 +25,25 @@ func (p *Performer) finish(q *request.Request, r *Result) {
 		}
 		return
 	}
-	kind := kinds
-	if q.Command == abi.ObjGet {
-		k, _ := sys.KindOf(r.FD)
-		kind = map[sys.FileKind]abi.Object{sys.MapFile: abi.Map, sys.ProgFile: abi.Prog, sys.LinkFile: abi.Link}[k]
+	if p.host == nil {
+		return
 	}
-	if l := abi.InfoLayout(kind); l != nil && l.Field("id") != nil {
-		if id := objectID(l, r.FD); id != 0 {
-			p.objects.Add(kind, id)
-		}
+	if kinds == abi.Map|abi.Prog|abi.Link { // OBJ_GET
+		k, _ := sys.KindOf(r.FD)
+		kinds = map[sys.FileKind]abi.Object{sys.MapFile: abi.Map, sys.ProgFile: abi.Prog}[k]
+	}
+	if kinds == abi.Map || kinds == abi.Prog || kinds == abi.BTF {
+		p.host.Made(r.FD)
 	}
 }
 
-// objectID asks the kernel for an object's id; 0 where it has none.
-func objectID(l *abi.Layout, fd int) uint32 {
+// ObjectID asks the kernel for the id of the object at fd, which is of this kind;
+// 0 where it has none.
+func ObjectID(kind abi.Object, fd int) uint32 {
+	l := abi.InfoLayout(kind)
+	if l == nil || l.Field("id") == nil {
+		return 0
+	}
 	f := l.Field("id")
 	var info [256]byte
 	if ObjectInfo(fd, info[:f.Offset+f.Size]) != 0 {
@@ -74,11 +79,11 @@ func (p *Performer) nextID(q *request.Request, r *Result) (int, sys.Errno) {
 			return v, e
 		}
 		id := uint32(next.Uint(r.Attr))
-		if p.objects.Owns(kind, id) || kind == abi.BTF && kernelBTF(id) {
+		if p.visibleID(kind, id) {
 			return v, 0
 		}
 		from := uint64(id)
-		if kind != abi.BTF { // no need to ask for what lies between
+		if kind == abi.Map || kind == abi.Prog { // no need to ask for what lies between
 			own := p.objects.Next(kind, id)
 			if own == 0 {
 				copy(r.Attr[next.Offset:next.Offset+next.Size], q.Attr[next.Offset:])
@@ -90,47 +95,87 @@ func (p *Performer) nextID(q *request.Request, r *Result) (int, sys.Errno) {
 	}
 }
 
-// Exists says whether there is an object of this kind and id.
-func Exists(kind abi.Object, id uint32) bool {
-	var c abi.Command
-	switch kind {
-	case abi.Map:
-		c = abi.MapGetNextID
-	case abi.Prog:
-		c = abi.ProgGetNextID
-	case abi.Link:
-		c = abi.LinkGetNextID
-	case abi.BTF:
-		c = abi.BTFGetNextID
-	default:
+// Living lists the ids of all maps, programs or BTFs of the host, ascending.
+func Living(kind abi.Object) (ids []uint32) {
+	command := map[abi.Object]abi.Command{abi.Map: abi.MapGetNextID, abi.Prog: abi.ProgGetNextID, abi.BTF: abi.BTFGetNextID}[kind]
+	row := abi.RowOf(command)
+	start, next := row.Field("start_id"), row.Field("next_id")
+	var attr [attrRoom]byte
+	for {
+		if _, e := sys.BPF(uint32(command), attr[:], row.LastEnd); e != 0 {
+			return ids
+		}
+		ids = append(ids, uint32(next.Uint(attr[:])))
+		start.Put(attr[:], next.Uint(attr[:]))
+	}
+}
+
+// visibleID says whether the workload may see the object of this kind and id.
+func (p *Performer) visibleID(kind abi.Object, id uint32) bool {
+	if p.objects.Owns(kind, id) {
+		return true
+	}
+	if kind != abi.BTF && kind != abi.Link {
 		return false
 	}
-	row := abi.RowOf(c)
-	next := row.Field("next_id")
-	var attr [attrRoom]byte
-	row.Field("start_id").Put(attr[:], uint64(id)-1)
-	_, e := sys.BPF(uint32(c), attr[:], row.LastEnd)
-	return e == 0 && uint32(next.Uint(attr[:])) == id
-}
-
-func (p *Performer) visible(kind abi.Object, id uint32, fd int) bool {
-	return p.objects.Owns(kind, id) || kind == abi.BTF && isKernelBTF(fd)
-}
-
-// kernelBTF says whether the BTF of this id is the kernel's or a module's.
-func kernelBTF(id uint32) bool {
-	row := abi.RowOf(abi.BTFGetFDByID)
-	var attr [attrRoom]byte
-	row.Field("btf_id").Put(attr[:], uint64(id))
-	fd, e := sys.BPF(uint32(abi.BTFGetFDByID), attr[:], row.LastEnd)
+	fd, e := openByID(kind, id)
 	if e != 0 {
 		return false
 	}
 	defer sys.Close(fd)
-	return isKernelBTF(fd)
+	return p.visible(kind, id, fd)
 }
 
-func isKernelBTF(fd int) bool {
+// visible is visibleID for an object that is open at fd.
+func (p *Performer) visible(kind abi.Object, id uint32, fd int) bool {
+	switch {
+	case p.objects.Owns(kind, id):
+		return true
+	case kind == abi.BTF:
+		return IsKernelBTF(fd)
+	case kind == abi.Link:
+		return p.ownLink(fd)
+	}
+	return false
+}
+
+// ownLink says whether the link at fd is of the workload's program or, of type
+// struct_ops, of its map. Who has a program's fd may link it to what it can name,
+// and only the workload has it.
+func (p *Performer) ownLink(fd int) bool {
+	info := make([]byte, abi.LinkInfo.Size)
+	if ObjectInfo(fd, info) != 0 {
+		return false
+	}
+	if prog := uint32(abi.LinkInfo.Field("prog_id").Uint(info)); prog != 0 {
+		return p.objects.Owns(abi.Prog, prog)
+	}
+	m := abi.LinkInfo.Field("struct_ops.map_id")
+	return m.Live(info) && p.objects.Owns(abi.Map, uint32(m.Uint(info)))
+}
+
+// openByID opens an object by its id, as the host.
+func openByID(kind abi.Object, id uint32) (int, sys.Errno) {
+	command := map[abi.Object]abi.Command{abi.Prog: abi.ProgGetFDByID, abi.BTF: abi.BTFGetFDByID, abi.Link: abi.LinkGetFDByID}[kind]
+	row := abi.RowOf(command)
+	var attr [attrRoom]byte
+	row.Fields[0].Put(attr[:], uint64(id))
+	return sys.BPF(uint32(command), attr[:], row.LastEnd)
+}
+
+// Reopen opens the program at fd anew, as the host: of one that was opened by
+// somebody with less rights, the kernel shows less, whoever asks (bpf_dump_raw_ok
+// with the file's credentials).
+func Reopen(fd int) (int, sys.Errno) {
+	id := ObjectID(abi.Prog, fd)
+	if id == 0 {
+		return -1, sys.EBADF
+	}
+	return openByID(abi.Prog, id)
+}
+
+// IsKernelBTF says whether the BTF at fd is the kernel's or a module's.
+func IsKernelBTF(fd int) bool {
 	f := abi.BTFInfo.Field("kernel_btf")
 	info := make([]byte, abi.BTFInfo.Size)
 	return ObjectInfo(fd, info) == 0 && f.Uint(info) != 0

@@ -52,6 +52,7 @@ func (p *Performer) path(out, path []byte, use abi.Path, base int, at Place) []b
 		p.pathErr = e
 		return append(out, ownFDs+"none\x00"...)
 	}
+	p.pathFD = fd
 	out = append(out, ownFDs...)
 	out = strconv.AppendInt(out, int64(fd), 10)
 	if use == abi.PathCreate {

@@ -27,6 +27,8 @@ type Place interface {
 	// OpenPath opens, with O_PATH, what a path of the target's leads to, from the
 	// directory fd base or sys.AtCWD. It closes the fd when the call is over.
 	OpenPath(base int, path []byte) (int, sys.Errno)
+	// NetNS opens the target's network namespace; the caller closes it.
+	NetNS() (int, sys.Errno)
 }
 
 // Needs says what of the target's a call is made with.
@@ -39,12 +41,46 @@ type Needs struct {
 	Cgroup bool // cgroup namespace
 }
 
-// Objects knows which objects are the workload's.
+// Objects knows which maps, programs and BTFs are the workload's. (A link is the
+// workload's if its program is.)
 type Objects interface {
 	Owns(kind abi.Object, id uint32) bool
 	// Next returns the smallest id above after that the workload owns, 0 for none.
 	Next(kind abi.Object, after uint32) uint32
-	Add(kind abi.Object, id uint32)
+}
+
+// Host is who has the capabilities of the initial user namespace that a worker
+// lacks: the daemon.
+type Host interface {
+	// Call performs the request with the capability that the table's Host names, and
+	// puts what came of it into r, whose attribute and buffers are built.
+	Call(q *request.Request, r *Result, where Where)
+	// Made tells that the map, program or BTF at fd was made for the workload, or
+	// that the workload opened it from a pin.
+	Made(fd int)
+}
+
+// Log is told how far a call has come, so that another performer can go on if this
+// one is killed.
+type Log interface {
+	// Calling: the call is made; nothing of it remains if its performer dies.
+	Calling()
+	// Performing: the call is made, and has an effect that remains. before is what
+	// was there: see Redo.
+	Performing(before uint64)
+	// Performed: it was made, and this came of it.
+	Performed(value int, e sys.Errno)
+}
+
+// Redo says that a call with an effect was made once already, perhaps, by a
+// performer that was told Before.
+type Redo struct{ Before uint64 }
+
+// Where is what a Host is told of the target's place.
+type Where struct {
+	NetNS   int       // fd of its network namespace, -1 where the call doesn't look at it
+	Path    int       // fd of what the call's path leads to, -1 for none
+	PathErr sys.Errno // why it leads nowhere
 }
 
 // Result is what the kernel answered.
@@ -64,13 +100,23 @@ type Result struct {
 // Performer makes calls, one at a time, on one locked thread.
 type Performer struct {
 	mem     *arena.Arena
-	objects Objects
+	objects Objects // nil in a worker
+	host    Host    // nil in the daemon
+	token   *int    // fd of the worker's token; nil: it has none
 	res     Result
-	pathErr sys.Errno // why a path leads nowhere
+	pathFD  int       // what a path leads to, -1 for none
+	pathErr sys.Errno // why it leads nowhere
 }
 
-// New returns a Performer that takes its memory from mem.
-func New(mem *arena.Arena, objects Objects) *Performer {
+// NewForWorker returns the Performer of a worker, which takes its memory from mem:
+// with a token, if token isn't nil, where the kernel takes one.
+func NewForWorker(mem *arena.Arena, host Host, token *int) *Performer {
+	return &Performer{mem: mem, host: host, token: token}
+}
+
+// NewForHost returns the Performer of the daemon, which shows a workload its own
+// objects only.
+func NewForHost(mem *arena.Arena, objects Objects) *Performer {
 	return &Performer{mem: mem, objects: objects}
 }
 
@@ -83,15 +129,21 @@ const attrRoom = 1024
 const keep = 1024
 
 // Do performs the request and returns what came of it; the result is valid
-// until the next call. A result's FD is the caller's to close.
-func (p *Performer) Do(q *request.Request, at Place) *Result {
+// until the next call. A result's FD is the caller's to close. redo is nil for a
+// call that wasn't made before.
+func (p *Performer) Do(q *request.Request, at Place, log Log, redo *Redo) *Result {
 	r := &p.res
 	if cap(r.Out) > keep {
 		r.Out = nil
 	}
 	*r = Result{FD: -1, CloseOnExec: true, Out: r.Out[:0]}
-	p.pathErr = 0
+	p.pathFD, p.pathErr = -1, 0
 	e := p.build(q, r, at)
+	if e == 0 && p.host != nil && NeedsHost(q) {
+		log.Calling()
+		p.atHost(q, r, at)
+		return r
+	}
 	if e == 0 {
 		e = at.Enter(needs(q))
 	}
@@ -99,17 +151,27 @@ func (p *Performer) Do(q *request.Request, at Place) *Result {
 		r.Errno, r.Attr, r.Out = e, nil, nil
 		return r
 	}
-	r.Value, r.Errno = p.call(q, r)
-	at.Leave()
-	if r.Errno == sys.ENOENT && p.pathErr != 0 {
-		r.Errno = p.pathErr
+	if q.Row.Effect {
+		p.effect(q, r, at, log, redo)
+	} else {
+		log.Calling()
+		r.Value, r.Errno = p.call(q, r)
 	}
+	at.Leave()
+	p.explain(r)
 	if log := logOf(q); log != nil && r.Errno != 0 {
 		p.growLog(q, r, at, log)
 	}
 	idsInTarget(q, r, at)
 	p.finish(q, r)
 	return r
+}
+
+// explain replaces the kernel's error for a path that leads nowhere by the lookup's.
+func (p *Performer) explain(r *Result) {
+	if r.Errno == sys.ENOENT && p.pathErr != 0 {
+		r.Errno = p.pathErr
+	}
 }
 
 func (p *Performer) call(q *request.Request, r *Result) (int, sys.Errno) {
@@ -120,7 +182,76 @@ func (p *Performer) call(q *request.Request, r *Result) (int, sys.Errno) {
 	case abi.ProgGetNextID, abi.MapGetNextID, abi.BTFGetNextID, abi.LinkGetNextID:
 		return p.nextID(q, r)
 	}
-	return sys.BPF(uint32(q.Command), r.Attr, q.Size)
+	size := p.withToken(q, r)
+	v, e := sys.BPF(uint32(q.Command), r.Attr, size)
+	if e == sys.EPERM && p.token != nil && q.Command == abi.ProgLoad && knownTypes(r.Attr) {
+		v, e = sys.BPF(uint32(q.Command), r.Attr, size)
+	}
+	return v, e
+}
+
+// knownTypes replaces a program's types that no token covers because the kernel
+// knows none such (kernel/bpf/token.c, bpf_token_allow_prog_type), by ones that it
+// knows and refuses as it refuses those to root: no program is of type
+// BPF_PROG_TYPE_UNSPEC, and none that looks at its attach type is for
+// BPF_LIRC_MODE2. It says whether there were any.
+func knownTypes(attr []byte) (some bool) {
+	row := abi.RowOf(abi.ProgLoad)
+	if f := row.Field("prog_type"); f.Values.KernelName(f.Uint(attr)) == "" {
+		f.Put(attr, 0)
+		some = true
+	}
+	if f := row.Field("expected_attach_type"); f.Values.KernelName(f.Uint(attr)) == "" {
+		n, _ := f.Values.Value("lirc_mode2")
+		f.Put(attr, n)
+		some = true
+	}
+	return some
+}
+
+// atHost has the daemon perform the request.
+func (p *Performer) atHost(q *request.Request, r *Result, at Place) {
+	if trapsOthers(q) {
+		r.Errno, r.Attr, r.Out = sys.EACCES, nil, nil
+		return
+	}
+	where := Where{NetNS: -1, Path: p.pathFD, PathErr: p.pathErr}
+	if needs(q).Net {
+		var e sys.Errno
+		if where.NetNS, e = at.NetNS(); e != 0 {
+			r.Errno, r.Attr, r.Out = e, nil, nil
+			return
+		}
+		defer sys.Close(where.NetNS)
+	}
+	p.host.Call(q, r, where)
+	idsInTarget(q, r, at)
+}
+
+// NeedsHost says whether the request takes capabilities of the initial user
+// namespace that no token replaces.
+func NeedsHost(q *request.Request) bool {
+	if q.Command == abi.ObjGetInfoByFD {
+		return q.Info != nil && abi.InfoNeedsHost(q.Info, q.Selector)
+	}
+	return q.Row.Host != ""
+}
+
+// withToken puts our token into the attribute, where the command takes one and the
+// application hasn't given its own. It returns how much of the attribute counts:
+// perhaps more than the application gave, which is zero. What the kernel writes
+// there only because of that, a native call's application wouldn't see: see Untouched.
+func (p *Performer) withToken(q *request.Request, r *Result) uint32 {
+	if p.token == nil || q.Row.TokenFD == "" {
+		return q.Size
+	}
+	flags, fd := q.Row.Field(q.Row.TokenFlags), q.Row.Field(q.Row.TokenFD)
+	if flags.Uint(q.Attr)&abi.FTokenFD != 0 {
+		return q.Size
+	}
+	flags.Put(r.Attr, flags.Uint(r.Attr)|abi.FTokenFD)
+	fd.Put(r.Attr, uint64(*p.token))
+	return max(q.Size, fd.Offset+fd.Size)
 }
 
 // needs says where the call must be made.

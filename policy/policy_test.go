@@ -57,6 +57,9 @@ type careless struct{}
 
 func (careless) Name() string { return "careless" }
 func (careless) Trusts() bool { return false }
+func (careless) Ceiling() policy.Ceiling {
+	return policy.Ceiling{Commands: policy.Any, Maps: policy.Any, Progs: policy.Any, Attachs: policy.Any}
+}
 func (careless) Decide(f *facts.Facts) policy.Decision {
 	return policy.Decision{Verdict: policy.Allow, Cause: policy.ByRule, Rule: "all"}
 }

@@ -25,13 +25,16 @@ type Memory interface {
 // natively; what was made is undone by the caller, who closes it. The caller
 // closes all its copies before it answers: an application that closes its only
 // fd of a link right afterwards finds the link gone.
-func Deliver(l *notify.Listener, n *notify.Notification, m Memory, q *request.Request, r *perform.Result) (value int, e sys.Errno, there bool) {
+//
+// handing is called right before the fd is handed over.
+func Deliver(l *notify.Listener, n *notify.Notification, m Memory, q *request.Request, r *perform.Result, handing func()) (value int, e sys.Errno, there bool) {
 	if e := Outputs(m, q, r); e != 0 {
 		return 0, e, true
 	}
 	if r.Errno != 0 || r.FD < 0 {
 		return r.Value, r.Errno, true
 	}
+	handing()
 	// In two steps, not with SECCOMP_ADDFD_FLAG_SEND: see docs/architecture.md.
 	fd, e := l.Install(n, r.FD, r.CloseOnExec)
 	return fd, e, e != sys.ENOENT

@@ -1,6 +1,11 @@
 package request
 
 import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
 	"github.com/bpfbroker/bpfbroker/abi"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
 )
@@ -8,6 +13,51 @@ import (
 // Probes are the types, numbered by the running kernel, of the events whose
 // config1 is an address: those of the PMUs "kprobe" and "uprobe".
 type Probes map[uint32]abi.Probe
+
+// KernelProbes asks the running kernel for them.
+func KernelProbes() Probes {
+	p := Probes{}
+	for name, probe := range probeNames {
+		if n, ok := sys.EventType(name); ok {
+			p[n] = probe
+		}
+	}
+	return p
+}
+
+var probeNames = map[string]abi.Probe{"kprobe": abi.Kprobe, "uprobe": abi.Uprobe}
+
+// String writes them for ParseProbes.
+func (p Probes) String() string {
+	var out []string
+	for n, probe := range p {
+		for name, is := range probeNames {
+			if is == probe {
+				out = append(out, fmt.Sprintf("%s=%d", name, n))
+			}
+		}
+	}
+	slices.Sort(out)
+	return strings.Join(out, ",")
+}
+
+// ParseProbes reads what String wrote.
+func ParseProbes(s string) (Probes, error) {
+	p := Probes{}
+	for part := range strings.SplitSeq(s, ",") {
+		name, number, _ := strings.Cut(part, "=")
+		if part == "" {
+			continue
+		}
+		n, err := strconv.ParseUint(number, 10, 32)
+		probe, known := probeNames[name]
+		if err != nil || !known {
+			return nil, fmt.Errorf("%q names no probe's number", part)
+		}
+		p[uint32(n)] = probe
+	}
+	return p, nil
+}
 
 // perfEvent copies the attribute and the arguments of perf_event_open() by the
 // kernel's size rules (kernel/events/core.c, perf_copy_attr). What is wrong with

@@ -1,6 +1,7 @@
 package workload
 
 import (
+	"strings"
 	"sync"
 	"testing"
 
@@ -33,7 +34,12 @@ func TestObjects(t *testing.T) {
 // What is gone doesn't pile up, and what lives is never forgotten.
 func TestObjectsPrune(t *testing.T) {
 	const keep = 100
-	o := NewObjects(func(_ abi.Object, id uint32) bool { return id%keep == 0 })
+	o := NewObjects(func(abi.Object) (living []uint32) {
+		for id := uint32(keep); id <= 100*keep; id += keep {
+			living = append(living, id)
+		}
+		return living
+	})
 	for id := uint32(1); id <= 100*keep; id++ {
 		o.Add(abi.Map, id)
 	}
@@ -48,7 +54,12 @@ func TestObjectsPrune(t *testing.T) {
 }
 
 func TestObjectsConcurrently(t *testing.T) {
-	o := NewObjects(func(abi.Object, uint32) bool { return true })
+	o := NewObjects(func(abi.Object) (all []uint32) {
+		for id := uint32(1); id <= 8000; id++ {
+			all = append(all, id)
+		}
+		return all
+	})
 	var g sync.WaitGroup
 	for base := range uint32(8) {
 		g.Go(func() {
@@ -68,5 +79,47 @@ func TestObjectsConcurrently(t *testing.T) {
 	}
 	if n != 8000 {
 		t.Errorf("%d maps, wanted 8000", n)
+	}
+}
+
+// Another daemon finds what the one before has kept, also after some was forgotten.
+func TestObjectsKept(t *testing.T) {
+	f, err := CreateObjects()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	even := func(abi.Object) (living []uint32) {
+		for id := uint32(2); id <= 4*firstPrune; id += 2 {
+			living = append(living, id)
+		}
+		return living
+	}
+	o, err := OpenObjects(int(f.Fd()), even)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Add(abi.Prog, 7)
+	for id := uint32(1); id <= 3*firstPrune; id++ {
+		o.Add(abi.Map, id)
+	}
+	next, err := OpenObjects(int(f.Fd()), even)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !next.Owns(abi.Prog, 7) || next.Owns(abi.Prog, 8) {
+		t.Error("program 7 is forgotten, or 8 made up")
+	}
+	for id := uint32(1); id <= 3*firstPrune; id++ {
+		if id%2 == 0 && !next.Owns(abi.Map, id) {
+			t.Fatalf("map %d is forgotten", id)
+		}
+	}
+	if next.kept.n > 3*firstPrune {
+		t.Errorf("%d are kept", next.kept.n)
+	}
+	next.kept.layout++
+	if _, err := OpenObjects(int(f.Fd()), even); err == nil || !strings.Contains(err.Error(), "another version") {
+		t.Errorf("what another version has left: %v", err)
 	}
 }

@@ -18,6 +18,8 @@ type Target struct {
 	tid    int // the thread that pidfd is open on; it may be gone
 	pidfd  int
 	netNS  uint64 // the network namespace that the broker thread is in
+	back   bool   // the thread can return to the one that it began in
+	astray bool   // it has left, and can't
 	cgroup uint64 // the cgroup namespace that it is in, 0: ours
 	opened bool   // pidfd is known to be n's thread
 	creds  sys.Creds
@@ -28,11 +30,18 @@ type Target struct {
 	as     bool        // entered
 }
 
-// NewTarget returns the Target of a broker thread that sits in the network
-// namespace whose inode is netNS.
-func NewTarget(t *sys.Thread, l *notify.Listener, netNS uint64) *Target {
-	return &Target{thread: t, listener: l, pidfd: -1, path: -1, netNS: netNS}
+// NewTarget returns the Target of a broker thread.
+func NewTarget(t *sys.Thread, l *notify.Listener) (*Target, error) {
+	netNS, back, err := t.NetNS()
+	if err != nil {
+		return nil, err
+	}
+	return &Target{thread: t, listener: l, pidfd: -1, path: -1, netNS: netNS, back: back}, nil
 }
+
+// Astray says that the thread is in a network namespace of one target's for good,
+// and can't serve others.
+func (t *Target) Astray() bool { return t.astray }
 
 // At points the target at a notification.
 func (t *Target) At(n *notify.Notification) { t.n, t.opened = n, false }
@@ -132,6 +141,7 @@ var kinds = map[sys.FileKind]abi.Object{
 	sys.NamespaceFile:  abi.Netns,
 	sys.DirectoryFile:  abi.Cgroup | abi.Directory | abi.Bpffs,
 	sys.CharDeviceFile: abi.Lirc,
+	sys.StatsFile:      abi.Stats,
 }
 
 // Take implements request.Target. A file of no kind that bpf() takes isn't kept:
@@ -143,12 +153,18 @@ func (t *Target) Take(n int) (abi.Object, sys.Errno) {
 	if e := t.thread.Place(&t.pidfd, n); e != 0 {
 		return 0, e
 	}
+	return KindAt(t.thread, n)
+}
+
+// KindAt says what a file of the target's is that was put at number n. One of no
+// kind that bpf() takes gives way to a stand-in.
+func KindAt(thread *sys.Thread, n int) (abi.Object, sys.Errno) {
 	k, e := sys.KindOf(n)
 	if e == 0 && k == sys.OtherFile {
-		e = t.thread.StandIn(n)
+		e = thread.StandIn(n)
 	}
 	if e != 0 {
-		t.thread.Clear(n)
+		thread.Clear(n)
 	}
 	return kinds[k], e
 }
@@ -267,6 +283,9 @@ func (t *Target) enterNS(kind sys.Namespace, in *uint64) sys.Errno {
 		return e
 	}
 	*in = inode
+	if kind == sys.NetNamespace && !t.back {
+		t.astray = true
+	}
 	return 0
 }
 
@@ -280,6 +299,22 @@ func (t *Target) Leave() {
 		t.thread.LeaveRoot()
 		t.root = false
 	}
+}
+
+// NetNS implements perform.Place.
+func (t *Target) NetNS() (int, sys.Errno) {
+	if e := t.open(); e != 0 {
+		return -1, e
+	}
+	ns, e := sys.OpenNS(t.pidfd, t.tid, sys.NetNamespace)
+	if e != 0 {
+		return -1, gone(e)
+	}
+	if !t.listener.Waits(t.n) { // before 6.11 it was opened by number
+		sys.Close(ns)
+		return -1, sys.ESRCH
+	}
+	return ns, 0
 }
 
 // TID implements perform.Place.

@@ -24,6 +24,9 @@ type Command struct {
 	KernelName string   `json:"kernel_name"` // BPF_PROG_LOAD
 	Since      string   `json:"since"`       // the first kernel that has it
 	Native     bool     `json:"native"`      // left to the kernel by the filter
+	Host       string   `json:"host"`        // the host's capability with which the daemon performs it
+	TokenFD    string   `json:"token_fd"`    // the field for a token
+	Effect     bool     `json:"effect"`      // it does something beside making an fd
 	Why        string   `json:"why"`         // it is native, or isn't
 	ReturnsFD  []string `json:"returns_fd"`  // kinds of the new fd; empty: 0 is returned
 	Member     string   `json:"member"`      // of union bpf_attr; "": an anonymous one
@@ -106,7 +109,7 @@ func writeJSON(w io.Writer, rows []*abi.Row) error {
 			n = &c
 		}
 		d.Commands = append(d.Commands, Command{
-			Number: n, Name: r.Name, KernelName: r.Kernel, Since: r.Since, Native: r.Native, Why: r.Why,
+			Number: n, Name: r.Name, KernelName: r.Kernel, Since: r.Since, Native: r.Native, Why: r.Why, Host: r.Host, TokenFD: r.TokenFD, Effect: r.Effect,
 			ReturnsFD: fds, Member: r.Member, Last: r.Last, Fields: fields(&r.Layout),
 		})
 	}

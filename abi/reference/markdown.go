@@ -53,6 +53,15 @@ func writeMarkdown(w io.Writer, rows []*abi.Row) error {
 		}
 		fmt.Fprintf(&s, "%s, since Linux %s. %s%s: %s. Returns %s.", what, r.Since,
 			strings.ToUpper(handled(r)[:1]), handled(r)[1:], r.Why, returns(r))
+		if r.Host != "" {
+			fmt.Fprintf(&s, " The daemon performs it (%s).", r.Host)
+		}
+		if r.TokenFD != "" {
+			fmt.Fprintf(&s, " A token worker sets `%s`.", r.TokenFD)
+		}
+		if r.Effect {
+			s.WriteString(" It has an effect beside its fd.")
+		}
 		if r.Member != "" {
 			fmt.Fprintf(&s, " Member `%s` of the union.", r.Member)
 		}

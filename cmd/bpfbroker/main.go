@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 
 	"github.com/spf13/cobra"
 
@@ -16,6 +17,11 @@ import (
 // commands usually return, so that a script can tell the two (as env, nohup and
 // podman run do).
 const exitFailure = 125
+
+// The process's first thread is main's own: /proc/self is that thread, whose fds,
+// root and namespaces must stay the process's. Other threads go elsewhere
+// (sys.Isolate).
+func init() { runtime.LockOSThread() }
 
 func main() {
 	launch.Main()
@@ -50,6 +56,6 @@ in the workload's place.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	c.AddCommand(runCommand(), commandsCommand(), versionCommand(), workerCommand())
+	c.AddCommand(runCommand(), commandsCommand(), versionCommand(), workerCommand(), daemonCommand())
 	return c
 }

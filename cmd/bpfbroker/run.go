@@ -15,9 +15,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/bpfbroker/bpfbroker/abi"
+	"github.com/bpfbroker/bpfbroker/daemon"
 	"github.com/bpfbroker/bpfbroker/filter"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
 	"github.com/bpfbroker/bpfbroker/launch"
+	"github.com/bpfbroker/bpfbroker/ledger"
 	"github.com/bpfbroker/bpfbroker/policy"
 	"github.com/bpfbroker/bpfbroker/worker"
 )
@@ -25,6 +27,8 @@ import (
 type runOptions struct {
 	policy   string
 	net, pid string
+	worker   string
+	memory   string
 	userMap  string
 	groupMap string
 	quiet    bool
@@ -82,6 +86,8 @@ executed, 127 if there is no CMD.`,
 	f.StringVar(&o.pid, "pid", "host", "pid namespace: host (the caller's) or private (a new one, with an init)")
 	f.StringVar(&o.userMap, "user-map", "", "user ids of the namespace, INSIDE:OUTSIDE:SIZE[,…] (default: root's in /etc/subuid, else 0:100000:65536)")
 	f.StringVar(&o.groupMap, "group-map", "", "group ids likewise (default: as --user-map, else root's in /etc/subgid)")
+	f.StringVar(&o.worker, "worker", "", "what the worker performs with: token (no capability on the host; Linux 6.9) or capability (default: token where the kernel has it)")
+	f.StringVar(&o.memory, "worker-memory", daemon.MemoryWorkload, "whose the worker's own memory is, some MiB: workload (who makes it grow pays for it) or broker (for a workload with a tight limit)")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "don't list at the end what the policy denied")
 	complete := func(flag string, values ...string) {
 		err := c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
@@ -90,6 +96,8 @@ executed, 127 if there is no CMD.`,
 		}
 	}
 	complete("policy", policy.Names()...)
+	complete("worker", worker.Kinds()...)
+	complete("worker-memory", daemon.MemoryWorkload, daemon.MemoryBroker)
 	complete("net", "host", "private")
 	complete("pid", "host", "private")
 	return c
@@ -121,6 +129,12 @@ func (o *runOptions) config(args []string) (launch.Config, error) {
 	}
 	if _, err := policy.Builtin(o.policy); err != nil {
 		return cfg, fmt.Errorf("run: --policy: %w", err)
+	}
+	if o.worker != "" && !slices.Contains(worker.Kinds(), o.worker) {
+		return cfg, fmt.Errorf("run: --worker: %q is neither %s", o.worker, strings.Join(worker.Kinds(), " nor "))
+	}
+	if o.memory != daemon.MemoryWorkload && o.memory != daemon.MemoryBroker {
+		return cfg, fmt.Errorf("run: --worker-memory: %q is neither %s nor %s", o.memory, daemon.MemoryWorkload, daemon.MemoryBroker)
 	}
 	for _, m := range []struct {
 		flag, value string
@@ -184,7 +198,7 @@ func run(o runOptions, args []string, stderr io.Writer) error {
 	if err := errors.Join(err, w.Close()); err != nil {
 		return err
 	}
-	for _, e := range report.Errors {
+	for _, e := range report.Faults {
 		fmt.Fprintln(stderr, "bpfbroker:", e)
 	}
 	if !o.quiet {
@@ -199,42 +213,45 @@ func run(o runOptions, args []string, stderr io.Writer) error {
 const lastWords = 10 * time.Second
 
 // serve starts the worker, lets the command go, and waits for the end of both.
-func (o *runOptions) serve(cfg launch.Config, w *launch.Workload) (launch.ExitStatus, worker.Report, error) {
+func (o *runOptions) serve(cfg launch.Config, w *launch.Workload) (launch.ExitStatus, ledger.Summary, error) {
 	none := launch.ExitStatus{}
-	p, err := worker.Start(worker.Config{
-		ID: cfg.ID, Policy: o.policy,
-		Listener: w.Listener(), NetNS: w.NetNS(), Cgroup: w.WorkerCgroup(),
+	k, err := daemon.Keep(daemon.Workload{
+		ID: cfg.ID, Kind: worker.Kind(o.worker), Policy: o.policy, Memory: o.memory,
+		Listener: w.Listener(), UserNS: w.UserNS(), NetNS: w.NetNS(), Cgroup: w.WorkerCgroup(),
 	})
 	if err != nil {
-		return none, worker.Report{}, err
+		return none, ledger.Summary{}, err
 	}
-	defer p.Close()
-	// The worker holds the only listener now: if it dies, calls fail (ENOSYS)
-	// instead of waiting for an answer that nobody gives.
+	// The daemon has it, and who keeps the daemon's fds: if that gives up, calls fail
+	// (ENOSYS) instead of waiting for an answer that nobody gives.
 	if err := w.Listener().Close(); err != nil {
-		return none, worker.Report{}, err
+		return none, ledger.Summary{}, err
 	}
 	if err := w.Release(); err != nil {
 		var notExecuted *launch.ExecError
 		if errors.As(err, &notExecuted) {
 			err = &exitError{err, notExecuted.ExitCode()}
 		}
-		return none, worker.Report{}, err
+		return none, ledger.Summary{}, err
 	}
 	status, err := w.Wait()
 	if err != nil {
-		return none, worker.Report{}, err
+		return none, ledger.Summary{}, err
 	}
 	select {
-	case report := <-p.Ended():
-		return status, report, nil
+	case err = <-k.Ended():
 	case <-time.After(lastWords):
-		return status, worker.Report{Errors: []string{fmt.Sprintf("the worker didn't end within %v of its workload, and is killed", lastWords)}}, nil
+		err = fmt.Errorf("worker and daemon didn't end within %v of their workload, and are killed", lastWords)
 	}
+	sum := k.Summary()
+	if err != nil {
+		sum.Faults = append(sum.Faults, err.Error())
+	}
+	return status, sum, nil
 }
 
 // summarize says what was denied, most frequent first.
-func summarize(w io.Writer, policyName string, r worker.Report) {
+func summarize(w io.Writer, policyName string, r ledger.Summary) {
 	if len(r.Denied) == 0 {
 		return
 	}

@@ -8,20 +8,23 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
-
-	"github.com/bpfbroker/bpfbroker/launch"
 )
 
-func TestMain(m *testing.M) {
-	launch.Main() // in a process that this binary started as a stage or guardian
-	testscript.Main(m, map[string]func(){"bpfbroker": main})
-}
-
-// TestScripts runs the command lines in testdata/*.txtar. Those whose name begins
-// with "run" start workloads.
+// TestScripts runs the command lines in testdata/*.txtar, with the bpfbroker that
+// users have: a static binary. Those whose name begins with "run" start workloads.
 func TestScripts(t *testing.T) {
+	bin := t.TempDir()
+	build := exec.Command("go", "build", "-o", bin+"/bpfbroker", ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %v\n%s", build.Args, err, out)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("PATH", bin+":"+e.Getenv("PATH"))
+			return nil
+		},
 		Condition: func(cond string) (bool, error) {
 			return cond == "root" && os.Geteuid() == 0 && !testing.Short(), nil
 		},

@@ -5,20 +5,41 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/bpfbroker/bpfbroker/daemon"
 	"github.com/bpfbroker/bpfbroker/worker"
 )
 
 // workerCommand is what worker.Start executes; it is of no use to anyone else.
 func workerCommand() *cobra.Command {
-	var id, policy string
+	var o worker.Options
 	c := &cobra.Command{
 		Use:    worker.Arg,
 		Short:  "Serve one workload (started by bpfbroker itself)",
 		Args:   cobra.NoArgs,
 		Hidden: true,
-		Run:    func(*cobra.Command, []string) { os.Exit(worker.Main(id, policy)) },
+		Run:    func(*cobra.Command, []string) { os.Exit(worker.Main(o)) },
 	}
-	c.Flags().StringVar(&id, "id", "", "the workload's id")
-	c.Flags().StringVar(&policy, "policy", "", "name of a built-in policy")
+	c.Flags().StringVar(&o.ID, "id", "", "the workload's id")
+	c.Flags().StringVar(&o.Kind, "kind", "", "token or capability")
+	c.Flags().StringVar(&o.Policy, "policy", "", "name of a built-in policy")
+	c.Flags().StringVar(&o.Probes, "probes", "", "the kernel's numbers of its probe PMUs")
+	return c
+}
+
+// daemonCommand is what daemon.Keep executes; likewise.
+func daemonCommand() *cobra.Command {
+	var o daemon.Options
+	c := &cobra.Command{
+		Use:    daemon.Arg,
+		Short:  "Keep one workload served (started by bpfbroker itself)",
+		Args:   cobra.NoArgs,
+		Hidden: true,
+		Run:    func(*cobra.Command, []string) { os.Exit(daemon.Main(o)) },
+	}
+	c.Flags().StringVar(&o.ID, "id", "", "the workload's id")
+	c.Flags().StringVar(&o.Kind, "kind", "", "of worker: token or capability")
+	c.Flags().StringVar(&o.Policy, "policy", "", "name of a built-in policy")
+	c.Flags().StringVar(&o.Memory, "memory", "", "whose the worker's memory is: workload or broker")
+	c.Flags().StringVar(&o.FDs, "fds", "", "the names of the inherited fds, JSON")
 	return c
 }

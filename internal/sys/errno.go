@@ -25,6 +25,10 @@ const (
 	ENOTTY     = unix.ENOTTY
 	ENOSYS     = unix.ENOSYS
 	EOPNOTSUPP = unix.EOPNOTSUPP
+	EPIPE      = unix.EPIPE
+	ECONNRESET = unix.ECONNRESET
+
+	ETOOMANYREFS = unix.ETOOMANYREFS
 )
 
 // ErrnoName returns the kernel's name of an error number, such as "EPERM".
@@ -34,3 +38,6 @@ func ErrnoName(e Errno) string {
 	}
 	return e.Error()
 }
+
+// SIGKILL, for packages that have no other use for signals.
+const SIGKILL = unix.SIGKILL

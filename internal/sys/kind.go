@@ -24,14 +24,16 @@ const (
 	NamespaceFile
 	DirectoryFile
 	CharDeviceFile
+	StatsFile
 )
 
 var anonKinds = map[string]FileKind{
-	"anon_inode:bpf-map":  MapFile,
-	"anon_inode:bpf-prog": ProgFile,
-	"anon_inode:bpf_link": LinkFile, // bpf_link_prime
-	"anon_inode:bpf-link": LinkFile, // bpf_link_new_fd: by id or from a pin
-	"anon_inode:btf":      BTFFile,
+	"anon_inode:bpf-map":   MapFile,
+	"anon_inode:bpf-prog":  ProgFile,
+	"anon_inode:bpf_link":  LinkFile, // bpf_link_prime
+	"anon_inode:bpf-link":  LinkFile, // bpf_link_new_fd: by id or from a pin
+	"anon_inode:btf":       BTFFile,
+	"anon_inode:bpf-stats": StatsFile,
 	// A token is a nameless file of its bpffs. Others can be made to look like it,
 	// but not like another kind: the kernel refuses them.
 	"/bpf-token (deleted)":    TokenFile,
@@ -53,16 +55,9 @@ func KindOf(fd int) (FileKind, Errno) {
 		return OtherFile, e
 	}
 	name := string(buf[:r])
-	if k, ok := anonKinds[name]; ok {
+	k, sure := kindByName(name)
+	if sure {
 		return k, 0
-	}
-	switch {
-	case strings.HasPrefix(name, "pidfd:"), strings.HasPrefix(name, "anon_inode:[pidfd"):
-		return PidfdFile, 0
-	case strings.HasPrefix(name, "net:["):
-		return NamespaceFile, 0
-	case !strings.HasPrefix(name, "/"):
-		return OtherFile, 0
 	}
 	// AT_STATX_DONT_SYNC: what the kernel has cached, no request to the file system.
 	var st unix.Statx_t
@@ -76,6 +71,80 @@ func KindOf(fd int) (FileKind, Errno) {
 		return CharDeviceFile, 0
 	}
 	return OtherFile, 0
+}
+
+// kindByName classifies a file by what its link in /proc/PID/fd says; false: by
+// that alone it can't be told.
+func kindByName(name string) (k FileKind, sure bool) {
+	if k, ok := anonKinds[name]; ok {
+		return k, true
+	}
+	switch {
+	case strings.HasPrefix(name, "pidfd:"), strings.HasPrefix(name, "anon_inode:[pidfd"):
+		return PidfdFile, true
+	case strings.HasPrefix(name, "net:["):
+		return NamespaceFile, true
+	}
+	return OtherFile, !strings.HasPrefix(name, "/")
+}
+
+// objectIDs are the lines of /proc/PID/fdinfo/N that have an object's id
+// (kernel/bpf/syscall.c, bpf_map_show_fdinfo and others; btf.c).
+var objectIDs = map[FileKind]string{MapFile: "map_id:", ProgFile: "prog_id:", LinkFile: "link_id:", BTFFile: "btf_id:"}
+
+// FindFDs lists the fds of thread tid that are open on the object of this kind and
+// id. Of a kind whose objects have no id that proc shows, it lists all, and same
+// tells: it is asked for each.
+func FindFDs(tid int, kind FileKind, id uint64, same func(fd int) bool) ([]int, Errno) {
+	dir := "/proc/" + strconv.Itoa(tid)
+	// Only its owner may list it: see OpenMemory.
+	var st unix.Stat_t
+	if err := unix.Stat(dir+"/fd", &st); err != nil {
+		return nil, unix.ESRCH
+	}
+	unix.RawSyscall(unix.SYS_SETFSUID, uintptr(st.Uid), 0, 0)
+	defer unix.RawSyscall(unix.SYS_SETFSUID, uintptr(unix.Geteuid()), 0, 0)
+	names, err := readDir(dir + "/fd")
+	if err != nil {
+		return nil, unix.ESRCH
+	}
+	var out []int
+	for _, name := range names {
+		fd, err := strconv.Atoi(name)
+		if err != nil {
+			continue
+		}
+		if k, sure := kindByName(readlink(dir + "/fd/" + name)); !sure || k != kind {
+			continue
+		}
+		key, ok := objectIDs[kind]
+		if !ok {
+			if same(fd) {
+				out = append(out, fd)
+			}
+			continue
+		}
+		b, err := readFile(dir + "/fdinfo/" + name)
+		if err != nil {
+			continue // it was closed meanwhile
+		}
+		if n, err := fieldOf(b, key); err == nil && len(n) == 1 && uint64(n[0]) == id {
+			out = append(out, fd)
+		}
+	}
+	return out, 0
+}
+
+// iocPerfEventID is PERF_EVENT_IOC_ID of include/uapi/linux/perf_event.h.
+const iocPerfEventID = 0x80082407
+
+// PerfEventID is the kernel's number of the event that is open at fd, 0 for none.
+func PerfEventID(fd int) uint64 {
+	var id uint64
+	if _, e := ioctl(fd, iocPerfEventID, unsafe.Pointer(&id)); e != 0 {
+		return 0
+	}
+	return id
 }
 
 const atFDCWD = ^uintptr(99) // AT_FDCWD, -100

@@ -54,7 +54,7 @@ func InstallFilter(prog []SockFilter) (listener int, err error) {
 	return fd, nil
 }
 
-// SendWithFDs writes all of data to a stream socket; the fds travel with its
+// SendWithFDs writes all of data to a socket, or a packet; the fds travel with its
 // first byte.
 func SendWithFDs(sock int, data []byte, fds ...int) error {
 	var oob []byte
@@ -74,13 +74,38 @@ func SendWithFDs(sock int, data []byte, fds ...int) error {
 	return nil
 }
 
-// RecvWithFDs reads at most len(buf) bytes of a stream socket, and the fds that
-// came with them, O_CLOEXEC. 0 bytes: the other side is gone.
+// RecvWithFDs reads at most len(buf) bytes of a socket, or a packet, and the fds that
+// came with them, O_CLOEXEC. 0 bytes: the other side is gone, or has sent an empty
+// packet.
 func RecvWithFDs(sock int, buf []byte) (n int, fds []int, err error) {
+	return recvWithFDs(sock, buf, 0)
+}
+
+// PeekWithFDs is RecvWithFDs, but the packet stays where it is, for DropPacket; with
+// wait false it doesn't wait: EAGAIN.
+func PeekWithFDs(sock int, buf []byte, wait bool) (n int, fds []int, err error) {
+	flags := unix.MSG_PEEK
+	if !wait {
+		flags |= unix.MSG_DONTWAIT
+	}
+	return recvWithFDs(sock, buf, flags)
+}
+
+// DropPacket takes a packet away that PeekWithFDs has shown.
+func DropPacket(sock int) {
+	var b [1]byte
+	for { // the rest of it goes, too, and its fds
+		if _, err := unix.Read(sock, b[:]); err != unix.EINTR {
+			return
+		}
+	}
+}
+
+func recvWithFDs(sock int, buf []byte, flags int) (n int, fds []int, err error) {
 	oob := make([]byte, unix.CmsgSpace(4*16))
 	var oobn int
 	for {
-		n, oobn, _, _, err = unix.Recvmsg(sock, buf, oob, unix.MSG_CMSG_CLOEXEC)
+		n, oobn, _, _, err = unix.Recvmsg(sock, buf, oob, unix.MSG_CMSG_CLOEXEC|flags)
 		if err != unix.EINTR {
 			break
 		}
@@ -168,30 +193,11 @@ func ExecutableForAll(min int) (path string, copy *os.File, err error) {
 	if st.Mode&0o001 != 0 {
 		return self, nil, nil
 	}
-	src, err := os.Open(self)
-	if err != nil {
-		return "", nil, fmt.Errorf("own binary: %w", err)
-	}
-	defer src.Close()
-	fd, err := unix.MemfdCreate("bpfbroker", unix.MFD_CLOEXEC|unix.MFD_EXEC)
-	if err == unix.EINVAL { // MFD_EXEC is known from 6.3 on; before, it is the only way
-		fd, err = unix.MemfdCreate("bpfbroker", unix.MFD_CLOEXEC)
-	}
+	m, err := memoryCopy(self)
 	if err != nil {
 		return "", nil, fmt.Errorf("copy own binary, which only its owner may execute: %w", err)
 	}
-	m := os.NewFile(uintptr(fd), "bpfbroker")
-	if _, err = m.ReadFrom(src); err == nil {
-		err = m.Chmod(0o711)
-	}
-	ro := -1
-	if err == nil { // the kernel executes no file that is open for writing
-		var low int
-		if low, err = unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil {
-			ro, err = unix.FcntlInt(uintptr(low), unix.F_DUPFD_CLOEXEC, min)
-			unix.Close(low)
-		}
-	}
+	ro, err := unix.FcntlInt(m.Fd(), unix.F_DUPFD_CLOEXEC, min)
 	m.Close()
 	if err != nil {
 		return "", nil, fmt.Errorf("copy own binary, which only its owner may execute: %w", err)

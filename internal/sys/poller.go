@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -33,31 +34,47 @@ func PlacePoller() error {
 	return poller.err
 }
 
-func placePoller() ([2]int, error) {
+// tableTop is above the highest of the poller's fds.
+func tableTop() int {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return [2]int{}, err
+		return pollerTop
 	}
-	top := int(min(limit.Cur, pollerTop))
+	return int(min(limit.Cur, pollerTop))
+}
+
+func placePoller() ([2]int, error) {
+	top := tableTop()
 	if top < homeFD+100 {
-		return [2]int{}, fmt.Errorf("only %d open files are allowed (RLIMIT_NOFILE); at least %d are needed", limit.Cur, homeFD+100)
+		return [2]int{}, fmt.Errorf("only %d open files are allowed (RLIMIT_NOFILE); at least %d are needed", top, homeFD+100)
 	}
 	// The kernel gives out the lowest free number: leave none but the last two.
-	first, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	first, err := unix.Open("/", unix.O_PATH|unix.O_CLOEXEC, 0) // which every process can
 	if err != nil {
 		return [2]int{}, err
 	}
-	last, fillers := first, []int{first}
+	// The table grows in one step, if it has to (see Spawn).
+	if high, err := unix.FcntlInt(uintptr(first), unix.F_DUPFD_CLOEXEC, top-1); err == nil {
+		unix.Close(high)
+	}
+	last := first
+	var gaps [][2]int // what was filled
 	for err == nil && last < top-3 {
-		if last, err = unix.FcntlInt(uintptr(first), unix.F_DUPFD_CLOEXEC, 0); err == nil {
-			fillers = append(fillers, last)
+		if last, err = unix.FcntlInt(uintptr(first), unix.F_DUPFD_CLOEXEC, 0); err != nil {
+			break
+		}
+		if n := len(gaps); n > 0 && gaps[n-1][1] == last-1 {
+			gaps[n-1][1] = last
+		} else {
+			gaps = append(gaps, [2]int{last, last})
 		}
 	}
 	if err == nil {
 		time.Sleep(time.Nanosecond) // the first timer starts the poller
 	}
-	for _, fd := range fillers {
-		unix.Close(fd)
+	unix.Close(first)
+	for _, g := range gaps {
+		err = errors.Join(err, closeRange(g[0], g[1]))
 	}
 	if err != nil {
 		return [2]int{}, fmt.Errorf("fill fd table: %w", err)

@@ -233,6 +233,14 @@ const overflowUID = 65534
 // UIDInTarget translates a user id of our user namespace to the thread's, as
 // from_kuid_munged does (user_namespaces(7), uid_map).
 func UIDInTarget(tid int, uid uint32) (uint32, Errno) {
+	// The map of our own namespace shows what its parent has.
+	theirs := readlink(fmt.Sprintf("/proc/%d/ns/user", tid))
+	if theirs == "" {
+		return 0, unix.ESRCH
+	}
+	if theirs == readlink("/proc/thread-self/ns/user") {
+		return uid, 0
+	}
 	b, err := readFile(fmt.Sprintf("/proc/%d/uid_map", tid))
 	if err != nil {
 		return 0, unix.ESRCH
@@ -300,6 +308,13 @@ func readAll(fd int) ([]byte, error) {
 		}
 		b = b[:len(b)+n]
 	}
+}
+
+// PathExists says whether there is a file called path, which ends in NUL; a symbolic
+// link counts.
+func PathExists(path []byte) bool {
+	var st unix.Stat_t
+	return unix.Lstat(string(path[:len(path)-1]), &st) == nil
 }
 
 func readlink(path string) string {

@@ -16,6 +16,7 @@ import (
 type Thread struct {
 	home []*int // fds of ours in this table, which may have to make room
 	root int    // our own root directory, to return to
+	null int    // /dev/null, to stand in
 
 	large    bool
 	stderr   int // 2, for the runtime's last words, but while a target's fd 2 sits there
@@ -67,6 +68,16 @@ func Isolate(keep ...*int) (*Thread, error) {
 	}
 	t.root = next
 	t.home = append(t.home, &t.root)
+	null, err := openNull()
+	if err != nil {
+		return nil, fmt.Errorf("open /dev/null: %w", err)
+	}
+	next++
+	if err := unix.Dup3(null, next, unix.O_CLOEXEC); err != nil {
+		return nil, err
+	}
+	t.null = next
+	t.home = append(t.home, &t.null)
 	if err := closeRange(0, 1); err != nil {
 		return nil, err
 	}
@@ -85,6 +96,20 @@ func Isolate(keep ...*int) (*Thread, error) {
 		return nil, fmt.Errorf("own capabilities: %w", err)
 	}
 	return t, nil
+}
+
+// openNull opens /dev/null. A worker has none in its file system, but as its
+// standard input.
+func openNull() (int, error) {
+	fd, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err == nil {
+		return fd, nil
+	}
+	var st unix.Stat_t
+	if unix.Fstat(0, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != unix.Mkdev(1, 3) {
+		return -1, err
+	}
+	return unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 0)
 }
 
 func closeRange(lo, hi int) error {
@@ -150,6 +175,26 @@ func (t *Thread) Place(pidfd *int, n int) Errno {
 	return 0
 }
 
+// Put copies *fd, an fd of ours in this table, to number n, as Place does.
+func (t *Thread) Put(fd *int, n int) Errno {
+	if n < 0 {
+		return unix.EBADF
+	}
+	if n == poller.fds[0] || n == poller.fds[1] {
+		return unix.EMFILE
+	}
+	if n >= largeFD {
+		t.large = true
+	}
+	if e := t.makeRoom(n); e != 0 {
+		return e
+	}
+	if err := unix.Dup3(*fd, n, unix.O_CLOEXEC); err != nil {
+		return err.(unix.Errno)
+	}
+	return 0
+}
+
 // largeFD is a number for which the table takes more memory than a thread should
 // keep (8 bytes a number): a table never gets smaller.
 const largeFD = 1 << 16
@@ -197,16 +242,7 @@ func (t *Thread) Clear(n int) {
 // place of a target's file of an unexpected kind: the kernel then refuses it as
 // it refuses the original, and nothing happens to the original.
 func (t *Thread) StandIn(n int) Errno {
-	fd, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err.(unix.Errno)
-	}
-	if fd == n {
-		return 0
-	}
-	err = unix.Dup3(fd, n, unix.O_CLOEXEC)
-	unix.Close(fd)
-	if err != nil {
+	if err := unix.Dup3(t.null, n, unix.O_CLOEXEC); err != nil {
 		return err.(unix.Errno)
 	}
 	return 0
@@ -273,6 +309,16 @@ func (t *Thread) BeSelf() {
 	unix.RawSyscall(unix.SYS_SETFSGID, uintptr(t.gid), 0, 0)
 }
 
+// Yielding makes the calling thread one that doesn't interrupt another when it is
+// woken (SCHED_BATCH, sched(7)).
+func (t *Thread) Yielding() {
+	var p struct{ priority int32 }
+	// It fails where a container's filter forbids it, and is then as before.
+	unix.RawSyscall(unix.SYS_SCHED_SETSCHEDULER, 0, schedBatch, uintptr(unsafe.Pointer(&p)))
+}
+
+const schedBatch = 3 // SCHED_BATCH
+
 const keepID = ^uintptr(0)
 
 func setGroups(g []uint32) Errno {
@@ -281,13 +327,20 @@ func setGroups(g []uint32) Errno {
 	return e
 }
 
-// NetNS returns the inode number of the calling thread's network namespace.
-func (t *Thread) NetNS() (uint64, error) {
-	var st unix.Stat_t
-	if err := unix.Stat("/proc/thread-self/ns/net", &st); err != nil {
-		return 0, fmt.Errorf("own network namespace: %w", err)
+// NetNS returns the inode number of the calling thread's network namespace, and
+// whether the thread could return there: it needs CAP_SYS_ADMIN in the user
+// namespace to which that belongs (setns(2)).
+func (t *Thread) NetNS() (inode uint64, back bool, err error) {
+	fd, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, false, fmt.Errorf("own network namespace: %w", err)
 	}
-	return st.Ino, nil
+	defer unix.Close(fd)
+	inode, e := Inode(fd)
+	if e != 0 {
+		return 0, false, fmt.Errorf("own network namespace: %w", e)
+	}
+	return inode, SetNS(fd, NetNamespace) == 0, nil
 }
 
 // Inode returns the inode number of an open file: a namespace's identity.

@@ -1,0 +1,218 @@
+package daemon
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"time"
+
+	"github.com/bpfbroker/bpfbroker/internal/sys"
+	"github.com/bpfbroker/bpfbroker/ledger"
+	"github.com/bpfbroker/bpfbroker/worker"
+	"github.com/bpfbroker/bpfbroker/workload"
+)
+
+// Workload describes a workload that is to be served. The files stay the caller's.
+type Workload struct {
+	ID       string
+	Kind     worker.Kind // "": the best that the kernel has
+	Policy   string      // name of a built-in one
+	Memory   string      // MemoryWorkload or MemoryBroker
+	Listener *os.File    // the workload's seccomp listener
+	UserNS   *os.File
+	NetNS    *os.File
+	Cgroup   *os.File // directory of the worker's cgroup (v2)
+}
+
+// Keeper is what starts a daemon for one workload, keeps its fds, and starts
+// another one when it dies.
+type Keeper struct {
+	args   []string
+	names  []string // of files
+	files  []*os.File
+	ledger *ledger.Ledger
+
+	ready chan error
+	ended chan error
+
+	failed bool // the last daemon didn't come to serve
+}
+
+// Keep has a daemon serve the workload. It returns once calls are answered.
+func Keep(w Workload) (*Keeper, error) {
+	best, err := worker.Supported()
+	switch {
+	case err != nil:
+		return nil, err
+	case w.Kind == "":
+		w.Kind = best
+	case w.Kind == worker.Token && best != worker.Token:
+		return nil, errors.New("this kernel has no BPF tokens (they came with Linux 6.9): use --worker=capability")
+	}
+	book, err := ledger.Create()
+	if err != nil {
+		return nil, err
+	}
+	objects, err := workload.CreateObjects()
+	if err != nil {
+		book.Close()
+		return nil, err
+	}
+	k := &Keeper{
+		args:  []string{"bpfbroker", Arg, "--id=" + w.ID, "--kind=" + string(w.Kind), "--policy=" + w.Policy, "--memory=" + w.Memory},
+		ready: make(chan error, 1), ended: make(chan error, 1),
+	}
+	if k.ledger, err = ledger.Open(int(book.Fd())); err != nil {
+		return nil, err
+	}
+	for name, f := range map[string]*os.File{
+		fdListener: w.Listener, fdUserNS: w.UserNS, fdNetNS: w.NetNS, fdCgroup: w.Cgroup, fdLedger: book, fdObjects: objects,
+	} {
+		if f == nil {
+			continue
+		}
+		fd, err := sys.Duplicate(int(f.Fd()))
+		if err != nil {
+			return nil, fmt.Errorf("keep fd %q: %w", name, err)
+		}
+		k.names, k.files = append(k.names, name), append(k.files, fd)
+	}
+	book.Close()
+	objects.Close()
+	go k.keep()
+	if err := <-k.ready; err != nil {
+		<-k.ended
+		return nil, err
+	}
+	return k, nil
+}
+
+// Ended receives, once the workload has ended and nothing serves it any more, nil,
+// or why it wasn't served to the end.
+func (k *Keeper) Ended() <-chan error { return k.ended }
+
+// Summary says what the ledger has counted so far.
+func (k *Keeper) Summary() ledger.Summary { return k.ledger.Summary() }
+
+// capabilities are those that a daemon may have.
+var capabilities = []sys.Capability{
+	sys.CAP_BPF, sys.CAP_PERFMON, sys.CAP_NET_ADMIN, sys.CAP_SYS_ADMIN, sys.CAP_SYSLOG, // helper calls, and a capability worker's
+	sys.CAP_SYS_PTRACE, sys.CAP_SYS_CHROOT, sys.CAP_SETUID, sys.CAP_SETGID, // a capability worker's
+	sys.CAP_SETPCAP,                               // to take them from it
+	sys.CAP_KILL,                                  // to end a worker
+	sys.CAP_DAC_OVERRIDE, sys.CAP_DAC_READ_SEARCH, // the workers' binary, cgroup files
+	sys.CAP_SYS_RESOURCE, // to spare workers from the OOM killer
+}
+
+// keep runs one daemon after the other until one has ended well.
+func (k *Keeper) keep() {
+	var err error
+	served := false
+	var pace pace
+	for tries := 0; ; {
+		ready, status, e := k.daemon(&served)
+		if err = e; err == nil || !served {
+			err = errors.Join(status, err)
+			break
+		}
+		if ready {
+			tries = 0
+		}
+		if tries++; tries > maxFailures {
+			err = fmt.Errorf("%d daemons in a row ended: %w", tries, errors.Join(status, err))
+			break
+		}
+		k.ledger.Fault(fmt.Errorf("daemon: %w; another takes over", errors.Join(status, err)))
+		time.Sleep(pace.wait(time.Now()))
+		if k.failed = !ready; k.failed && tries > 1 {
+			time.Sleep(retry)
+		}
+	}
+	for _, f := range k.files {
+		f.Close() // the listener, too: calls fail from now on (ENOSYS)
+	}
+	if !served {
+		k.ready <- errors.Join(errors.New("serve the workload"), err)
+	}
+	k.ended <- err
+}
+
+// daemon runs one daemon to its end.
+func (k *Keeper) daemon(served *bool) (ready bool, status, err error) {
+	ours, theirs, err := sys.PacketPair()
+	if err != nil {
+		return false, nil, err
+	}
+	defer ours.Close()
+	names, err := json.Marshal(k.names)
+	if err != nil {
+		return false, nil, err
+	}
+	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
+	if err != nil {
+		return false, nil, err
+	}
+	binary := sys.CurrentBinary
+	if k.failed { // as it may be of a version that can't go on from ours
+		binary = sys.OwnBinary
+	}
+	exe, err := binary()
+	if err != nil {
+		return false, nil, err
+	}
+	pid, pidfd, err := (&sys.Spawn{
+		Exe: exe, Args: slices.Concat(k.args, []string{"--fds=" + string(names)}), Env: []string{"GOTRACEBACK=single", fmt.Sprintf("GOMAXPROCS=%d", max(4, runtime.NumCPU()))},
+		Files: slices.Concat([]*os.File{null, null, os.Stderr, theirs}, k.files),
+		Keep:  capabilities,
+	}).Start()
+	theirs.Close()
+	null.Close()
+	exe.Close()
+	if err != nil {
+		return false, nil, fmt.Errorf("start daemon: %w", err)
+	}
+	sys.Close(pidfd)
+	for {
+		m, err := receive(ours)
+		if err != nil {
+			break
+		}
+		switch {
+		case m.keep != "":
+			for _, fd := range m.fds {
+				k.names, k.files = append(k.names, m.keep), append(k.files, os.NewFile(uintptr(fd), m.keep))
+			}
+			m.fds = nil
+		case m.drop != "":
+			k.drop(m.drop)
+		case m.ready:
+			ready = true
+			if !*served {
+				*served = true
+				k.ready <- nil
+			}
+		case m.status != "":
+			status = errors.New(m.status)
+		}
+		for _, fd := range m.fds {
+			sys.Close(fd)
+		}
+	}
+	err = sys.Reap(pid)
+	if err == nil && status != nil {
+		err = errors.New("it gave up")
+	}
+	return ready, status, err
+}
+
+func (k *Keeper) drop(name string) {
+	for i := len(k.names) - 1; i >= 0; i-- {
+		if k.names[i] == name {
+			k.files[i].Close()
+			k.names, k.files = slices.Delete(k.names, i, i+1), slices.Delete(k.files, i, i+1)
+		}
+	}
+}

@@ -1,0 +1,354 @@
+package helper
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/bpfbroker/bpfbroker/abi"
+	"github.com/bpfbroker/bpfbroker/inspect"
+	"github.com/bpfbroker/bpfbroker/internal/arena"
+	"github.com/bpfbroker/bpfbroker/internal/sys"
+	"github.com/bpfbroker/bpfbroker/perform"
+	"github.com/bpfbroker/bpfbroker/policy"
+	"github.com/bpfbroker/bpfbroker/request"
+	"github.com/bpfbroker/bpfbroker/workload"
+)
+
+// Config says for whom a Server works.
+type Config struct {
+	Socket   *os.File // the daemon's end of the channel
+	Workload string   // the workload's id
+	Policy   policy.Policy
+	Objects  *workload.Objects
+	Bell     *uint32 // shared with the worker: see receive
+	Probes   request.Probes
+	Worker   int    // the worker's process id
+	NetNS    uint64 // inode of the workload's network namespace
+	UserNS   uint64 // and of its user namespace
+	// Serving says that the worker served before, for another daemon.
+	Serving bool
+}
+
+// Server serves one worker.
+type Server struct {
+	cfg   Config
+	ready chan error
+	ended chan struct{}
+	err   error
+}
+
+// memory bounds what a call may use beside 128 KiB: what an info structure points
+// to may be large.
+const memory = 256 << 20
+
+// Serve begins to serve, on a thread of its own, until the worker is gone.
+func Serve(cfg Config) *Server {
+	s := &Server{cfg: cfg, ready: make(chan error, 1), ended: make(chan struct{})}
+	go func() { // a thread that ends with it
+		defer close(s.ended)
+		s.err = s.guarded()
+		s.setReady(errors.Join(errors.New("the worker ended before it served"), s.err))
+	}()
+	return s
+}
+
+// Ready receives nil once the worker could serve, or why it can't.
+func (s *Server) Ready() <-chan error { return s.ready }
+
+// Go lets a worker serve that is ready.
+func (s *Server) Go() error { return sys.SendWithFDs(int(s.cfg.Socket.Fd()), []byte{kindGo}) }
+
+// Ended is closed when the worker has closed its end of the channel. Then Err
+// may be called.
+func (s *Server) Ended() <-chan struct{} { return s.ended }
+
+// Err says, after Ended, what went wrong with the channel; nil: nothing.
+func (s *Server) Err() error { return s.err }
+
+func (s *Server) setReady(err error) {
+	select {
+	case s.ready <- err:
+	default: // it was said
+	}
+}
+
+// server is what the thread works with.
+type server struct {
+	*Server
+	sock      int
+	own       *sys.Thread
+	mem       *arena.Arena
+	reader    *request.Reader
+	performer *perform.Performer
+	netNS     uint64 // that the thread is in
+	serving   bool   // the worker has said that it is ready
+	rested    bool   // the last packet wasn't one of many that nobody waits for
+	served    uint32 // the number of the last call, 0: there was none
+	buf       []byte
+	call      target
+}
+
+// guarded makes an error of a panic: it is the worker that is replaced then, not the
+// daemon.
+func (s *Server) guarded() (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return s.run()
+}
+
+func (s *Server) run() error {
+	t := &server{Server: s, sock: int(s.cfg.Socket.Fd()), mem: arena.New(arena.NewBudget(memory)), buf: make([]byte, packetSize+4), rested: true}
+	own, err := sys.Isolate(&t.sock)
+	if err != nil {
+		return err
+	}
+	t.own = own
+	own.Yielding()                        // to the worker, which doesn't wait for most that it sends
+	defer func() { sys.HangUp(t.sock) }() // the worker sees it, whoever else has our end open
+	if t.netNS, _, err = own.NetNS(); err != nil {
+		return err
+	}
+	t.reader = request.NewReader(t.mem, s.cfg.Probes)
+	t.performer = perform.NewForHost(t.mem, s.cfg.Objects)
+	t.call.server = t
+	for i := range t.call.fds {
+		t.call.fds[i] = -1
+	}
+	if s.cfg.Serving {
+		t.serving = true
+		s.setReady(nil)
+		if err := t.send([]byte{kindAgain}); err != nil {
+			return err
+		}
+	}
+	for {
+		n, fds, err := t.receive()
+		if err == sys.ECONNRESET || err == nil && n == 0 {
+			return nil // it is gone
+		}
+		if err == nil {
+			// Until it is done with, the packet stays for the next daemon.
+			err = t.packet(t.buf[:n], fds)
+			sys.DropPacket(t.sock)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// rest is how long objects that the worker shows may lie in the socket.
+const rest = 4 * time.Millisecond
+
+// receive waits for the next packet. Nobody waits for kindMade; waking up for each
+// would cost the worker more than showing the object. So after one of these, and
+// what else there is, we rest, until the worker rings because it waits for an answer.
+func (t *server) receive() (n int, fds []int, err error) {
+	if !t.rested {
+		heard := atomic.LoadUint32(t.cfg.Bell)
+		n, fds, err = sys.PeekWithFDs(t.sock, t.buf, false)
+		if err != sys.EAGAIN {
+			t.rested = n == 0 || t.buf[0] != kindMade
+			return n, fds, err
+		}
+		sys.WaitOn(t.cfg.Bell, heard, rest)
+	}
+	n, fds, err = sys.PeekWithFDs(t.sock, t.buf, true)
+	t.rested = n == 0 || t.buf[0] != kindMade
+	return n, fds, err
+}
+
+// packet handles one packet. An error ends the connection: such a packet is no
+// worker's of ours.
+func (t *server) packet(b []byte, fds []int) error {
+	defer func() {
+		for _, fd := range fds {
+			sys.Close(fd)
+		}
+	}()
+	switch b[0] {
+	case kindBPFFS:
+		if t.serving || len(fds) != 1 {
+			return errors.New("asks for a bpffs while it serves")
+		}
+		e := sys.CreateDelegation(fds[0], t.cfg.Policy.Ceiling().Options())
+		return t.send([]byte{kindDone, byte(e), byte(e >> 8), byte(e >> 16), byte(e >> 24)})
+	case kindReady:
+		t.serving = true
+		t.setReady(nil)
+	case kindError:
+		err := errors.New(string(b[1:]))
+		t.setReady(err)
+		return err
+	case kindMade:
+		for _, fd := range fds {
+			t.made(fd)
+		}
+	case kindCall:
+		t.call.reset()
+		if err := parseCall(b, &t.call.Call); err != nil {
+			return err
+		}
+		defer t.call.drop()
+		again := t.call.Seq == t.served
+		got := fds
+		fds = nil // they are t.call's
+		if err := t.call.take(got); err != nil {
+			return err
+		}
+		if again {
+			return nil // it was asked before kindAgain, which made the worker ask again
+		}
+		t.served = t.call.Seq
+		return t.serve(t.call.Seq)
+	default:
+		return fmt.Errorf("a packet of kind %d", b[0])
+	}
+	return nil
+}
+
+// made notes an object that the worker shows. What is no map, program or BTF is
+// none of the workload's.
+func (t *server) made(fd int) {
+	k, _ := sys.KindOf(fd)
+	var kind abi.Object
+	switch k {
+	case sys.MapFile:
+		kind = abi.Map
+	case sys.ProgFile:
+		kind = abi.Prog
+	case sys.BTFFile:
+		kind = abi.BTF
+	}
+	if kind == abi.BTF && perform.IsKernelBTF(fd) {
+		return // everybody's
+	}
+	if id := perform.ObjectID(kind, fd); id != 0 {
+		t.cfg.Objects.Add(kind, id)
+	}
+}
+
+// serve goes the way of an operation: request, facts, decision, performance. The
+// answer goes to the worker.
+func (t *server) serve(seq uint32) error {
+	defer t.mem.Reset()
+	q, e := t.reader.Read(&t.call, t.call.Call.Call)
+	defer func() {
+		for _, f := range t.reader.Taken() {
+			t.own.Clear(f.N)
+		}
+	}()
+	if e != 0 {
+		return t.answer(seq, &perform.Result{FD: -1, Errno: e})
+	}
+	if !perform.NeedsHost(q) {
+		return t.answer(seq, &perform.Result{FD: -1, Errno: sys.EPERM})
+	}
+	f := inspect.Request(q)
+	f.Workload = t.cfg.Workload
+	d := policy.Decide(t.cfg.Policy, &f)
+	if d.Verdict != policy.Allow { // which the worker should have seen
+		return t.answer(seq, &perform.Result{FD: -1, Errno: sys.EPERM})
+	}
+	if !t.mayAskFor(q) {
+		return t.answer(seq, &perform.Result{FD: -1, Errno: sys.EPERM})
+	}
+	r := t.performer.Do(q, &t.call, perform.Quiet, nil)
+	err := t.answer(seq, withoutAddresses(q, r))
+	if r.FD >= 0 {
+		sys.Close(r.FD)
+	}
+	return err
+}
+
+// mayAskFor says whether the process that the call is about is one that the workload
+// could name: the worker says it by the host's number. A policy that trusts the
+// workload trusts it with all, but to be sent SIGTRAP.
+func (t *server) mayAskFor(q *request.Request) bool {
+	for i := range q.Row.Fields {
+		f := &q.Row.Fields[i]
+		if f.Class != abi.PID || !f.Live(q.Attr) {
+			continue
+		}
+		traps := q.Field("bits")&abi.PerfBitSigtrap != 0
+		pid := int32(f.Uint(q.Attr))
+		if pid > 0 && (traps || !t.cfg.Policy.Trusts()) && !sys.InUserNS(int(pid), t.cfg.UserNS) {
+			return false
+		}
+	}
+	return true
+}
+
+// withoutAddresses takes our pointers out of what the worker is shown: where it
+// asks whether the kernel has cleared one, 1 says no.
+func withoutAddresses(q *request.Request, r *perform.Result) *perform.Result {
+	if r.Attr == nil {
+		return r
+	}
+	for i := range q.Row.Fields {
+		if f := &q.Row.Fields[i]; f.Class == abi.Pointer && f.Live(q.Attr) {
+			f.Put(r.Attr, f.Uint(q.Attr))
+		}
+	}
+	for i := range q.Buffers {
+		b := &q.Buffers[i]
+		if b.Parent == request.NoParent || r.Out[b.Parent] == nil {
+			continue
+		}
+		if abi.Uint(r.Out[b.Parent], b.Offset, 8) != 0 {
+			abi.Put(r.Out[b.Parent], b.Offset, 8, 1)
+		}
+	}
+	return r
+}
+
+func (t *server) answer(seq uint32, r *perform.Result) error {
+	a := answer{Errno: r.Errno, Value: int64(r.Value), FD: r.FD >= 0, CloseOnExec: r.CloseOnExec}
+	if r.Attr != nil {
+		a.Attr = r.Attr[:abi.AttrSize]
+		for _, out := range r.Out {
+			n := int32(-1)
+			if out != nil {
+				n = int32(len(out))
+			}
+			a.Out = append(a.Out, n)
+		}
+	}
+	number := []byte{byte(seq), byte(seq >> 8), byte(seq >> 16), byte(seq >> 24)}
+	p := appendAnswer(append(t.buf[:0], number...), &a)
+	var fds []int
+	if r.FD >= 0 {
+		fds = []int{r.FD}
+	}
+	for i, out := range r.Out {
+		if a.Out == nil || a.Out[i] < 0 {
+			continue
+		}
+		for len(out) > 0 {
+			if len(p) == packetSize {
+				if err := t.send(p, fds...); err != nil {
+					return err
+				}
+				p, fds = append(t.buf[:0], number...), nil
+			}
+			n := min(len(out), packetSize-len(p))
+			p, out = append(p, out[:n]...), out[n:]
+		}
+	}
+	return t.send(p, fds...)
+}
+
+func (t *server) send(p []byte, fds ...int) error {
+	err := sys.SendWithFDs(t.sock, p, fds...)
+	if err == sys.EPIPE || err == sys.ECONNRESET {
+		return nil // the next receive says so
+	}
+	return err
+}

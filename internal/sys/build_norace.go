@@ -1,0 +1,6 @@
+//go:build !race
+
+package sys
+
+// Race says that this is a build with the race detector, for tests.
+const Race = false

@@ -1,0 +1,48 @@
+//go:build attack
+
+package policy
+
+import (
+	"slices"
+
+	"github.com/bpfbroker/bpfbroker/facts"
+)
+
+// forTests are policies with narrow ceilings, for builds that are attacked.
+func forTests(name string) Policy {
+	for _, p := range []*narrow{arrays} {
+		if p.name == name {
+			return p
+		}
+	}
+	return nil
+}
+
+// arrays allows array maps and socket filters, and to look at one's own objects.
+var arrays = &narrow{
+	name: "test-arrays",
+	commands: []string{"map_create", "prog_load", "obj_pin", "obj_get", "obj_get_info_by_fd", "prog_query",
+		"map_get_fd_by_id", "prog_get_fd_by_id", "link_get_fd_by_id", "btf_get_fd_by_id",
+		"map_get_next_id", "prog_get_next_id", "link_get_next_id", "btf_get_next_id"},
+	// A program whose attach type doesn't matter says 0, which is an ingress program's.
+	ceiling: Ceiling{Commands: Of("map_create", "prog_load"), Maps: Of("array"), Progs: Of("socket_filter"), Attachs: Of("cgroup_inet_ingress")},
+}
+
+// narrow allows some commands, within its ceiling.
+type narrow struct {
+	name     string
+	commands []string
+	ceiling  Ceiling
+}
+
+func (p *narrow) Name() string     { return p.name }
+func (p *narrow) Trusts() bool     { return false }
+func (p *narrow) Ceiling() Ceiling { return p.ceiling }
+
+func (p *narrow) Decide(f *facts.Facts) Decision {
+	if !slices.Contains(p.commands, f.Command) ||
+		f.MapType != "" && !p.ceiling.Maps.Has(f.MapType) || f.ProgType != "" && !p.ceiling.Progs.Has(f.ProgType) {
+		return Decision{Verdict: Deny, Cause: ByDefault, Message: "outside of " + p.name}
+	}
+	return Decision{Verdict: Allow, Cause: ByRule, Rule: p.name, Message: "within " + p.name}
+}

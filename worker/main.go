@@ -1,0 +1,148 @@
+package worker
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+
+	"github.com/bpfbroker/bpfbroker/abi"
+	"github.com/bpfbroker/bpfbroker/broker"
+	"github.com/bpfbroker/bpfbroker/confine"
+	"github.com/bpfbroker/bpfbroker/helper"
+	"github.com/bpfbroker/bpfbroker/internal/sys"
+	"github.com/bpfbroker/bpfbroker/ledger"
+	"github.com/bpfbroker/bpfbroker/policy"
+	"github.com/bpfbroker/bpfbroker/request"
+)
+
+// Options are the arguments of Main, as text.
+type Options struct{ ID, Kind, Policy, Probes string }
+
+// Executed by fd, a worker would be called by the fd's number in ps, and what it
+// can't read of itself in proc it can't write to. init runs on the first thread,
+// whose name is the process's.
+func init() {
+	if len(os.Args) > 1 && os.Args[1] == Arg {
+		sys.SetThreadName("bpfbroker")
+	}
+}
+
+// Main is the worker process: it serves until the workload has ended. It returns
+// the exit code; an error goes to whoever has started it.
+func Main(o Options) int {
+	err := serve(o)
+	if err == nil {
+		return 0
+	}
+	if helper.Fail(channelFD, err) != nil {
+		fmt.Fprintln(os.Stderr, "bpfbroker: worker:", err)
+	}
+	return 1
+}
+
+func serve(o Options) error {
+	if err := sys.PlacePoller(); err != nil {
+		return err
+	}
+	kind, err := parseKind(o.Kind)
+	if err != nil {
+		return err
+	}
+	pol, err := policy.Builtin(o.Policy)
+	if err != nil {
+		return err
+	}
+	probes, err := request.ParseProbes(o.Probes)
+	if err != nil {
+		return err
+	}
+	if err := sys.CloseOnExec(listenerFD, channelFD, ledgerFD); err != nil {
+		return err
+	}
+	if err := sys.SetNotDumpable(); err != nil {
+		return err
+	}
+	token := -1
+	if kind == Token && !pol.Ceiling().Empty() {
+		if token, err = helper.Token(channelFD); err != nil {
+			return fmt.Errorf("make token: %w", err)
+		}
+	}
+	if kind == Token && !pol.Ceiling().KernelMemory && !sys.Race {
+		// The kernel takes it for CAP_PERFMON as well (bpf_token_capable), which such a
+		// policy withholds. Without it we can't go to other namespaces of targets'.
+		if err := sys.DropCapability(sys.CAP_SYS_ADMIN); err != nil {
+			return err
+		}
+	}
+	book, err := ledger.Open(ledgerFD)
+	if err != nil {
+		return err
+	}
+	if err := confined(); err != nil {
+		return err
+	}
+	b := broker.New(broker.Config{Listener: listenerFD, Channel: channelFD, Token: token,
+		Ledger: book, Workload: o.ID, Policy: pol, Probes: probes})
+	if err := b.Prepare(); err != nil {
+		return err
+	}
+	// The daemon makes sure first that its successor will know of this worker: two at
+	// once would work in the same slots.
+	if err := helper.Ready(channelFD); err != nil {
+		return err
+	}
+	b.Start()
+	hungUp, alone := make(chan error, 1), make(chan error, 1)
+	go func() { hungUp <- sys.WaitHangUp(listenerFD) }()
+	go func() { alone <- sys.WaitHangUp(channelFD) }()
+	select {
+	case err := <-hungUp:
+		if err != nil {
+			return fmt.Errorf("wait for the end of the workload: %w", err)
+		}
+		return nil
+	case <-alone:
+		// Neither the daemon nor who would start another is there any more.
+		return errors.New("nobody is left to take over")
+	case <-b.Gone():
+		return errors.New("a call can't be answered, or no thread is left to serve")
+	}
+}
+
+// dataLimit bounds the memory of a worker, beside its text: what requests may use
+// (256 MiB), one large verifier log (1 GiB), a slab for each thread (16 MiB), the
+// Go heap and stacks, and some room.
+const dataLimit = 2 << 30
+
+// confined gives up what a worker needs for its set-up alone.
+func confined() error {
+	if err := sys.LimitSelf(dataLimit); err != nil {
+		return err
+	}
+	if unconfined() { // in builds for tests alone
+		return nil
+	}
+	if sys.Race { // its runtime makes other system calls
+		return nil
+	}
+	if sys.Cgo {
+		return errors.New("this binary was built with cgo, for which the worker's seccomp filter isn't made: build it with CGO_ENABLED=0, as make does")
+	}
+	var commands []uint32
+	for i := range abi.Table() {
+		if r := &abi.Table()[i]; !r.Native && r.Host == "" {
+			commands = append(commands, uint32(r.Command))
+		}
+	}
+	prog, err := confine.Program(runtime.GOARCH, confine.Params{TGID: os.Getpid(), Commands: commands})
+	if err != nil {
+		return err
+	}
+	filter := make([]sys.SockFilter, len(prog))
+	for i, p := range prog {
+		filter[i] = sys.SockFilter(p)
+	}
+	return sys.Confine(filter)
+}
