@@ -3,7 +3,7 @@
 # make test     all checks and tests
 # make help     the other targets
 #
-# Demo, test, bench, parity, storm and kill need root on Linux ≥ 5.19.
+# Demo, test, bench, parity, storm, kill and the like need root on Linux ≥ 5.19.
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
@@ -15,12 +15,15 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 FUZZTIME    ?= 60s
 STORM       ?= 500000
 KILL_ROUNDS ?= 1000
+CHAOS       ?= 1000
+CROWD       ?= 200
+FLOOD       ?= 2000
 BENCH       ?=
 PARITY      ?=
 TESTS       ?= ./...
 
 .DEFAULT_GOAL := build
-.PHONY: help build deps check test demo bench parity fuzz storm kill docs govulncheck clean
+.PHONY: help build deps check test demo bench parity fuzz storm kill chaos attack flood crowd docs govulncheck clean
 
 help:
 	@echo 'make build        bin/bpfbroker, static'
@@ -33,7 +36,11 @@ help:
 	@echo 'make fuzz         every fuzz target for FUZZTIME=$(FUZZTIME)'
 	@echo 'make storm        STORM=$(STORM) calls from targets that take signals'
 	@echo 'make kill         KILL_ROUNDS=$(KILL_ROUNDS) rounds of killing targets'
-	@echo 'make docs         docs/commands.md, from the table of the ABI'
+	@echo 'make chaos        CHAOS=$(CHAOS) kills of workers, daemons, workloads under load'
+	@echo 'make attack       what a workload can do that has taken its worker over, as text'
+	@echo 'make flood        a workload that does its worst, beside another; FLOOD=$(FLOOD) calls'
+	@echo 'make crowd        CROWD=$(CROWD) workloads at once'
+	@echo 'make docs         docs/commands.md and docs/confine.md, from the code'
 	@echo 'make govulncheck  known vulnerabilities in what we depend on'
 	@echo 'make clean        remove bin/ and build/'
 
@@ -47,13 +54,15 @@ deps:
 check:
 	@unformatted=$$(gofmt -l .) && [ -z "$$unformatted" ] || { echo "not formatted (gofmt -w repairs): $$unformatted"; exit 1; }
 	go vet ./...
+	go vet -tags attack ./...
 	go run $(STATICCHECK) ./...
+	go run $(STATICCHECK) -tags attack ./broker ./internal/sys ./policy ./worker
 
 # One package at a time (-p 1): tests look at what is global to the kernel, such as
 # the ids of all BPF objects, and some count processes or cgroups. No cached results
 # (-count 1): the kernel isn't among the inputs that go test knows of.
 test: deps check build
-	go run ./hack/testrun -leaks -- -p 1 -count 1 -timeout 8m $(TESTS)
+	go run ./hack/testrun -leaks -- -p 1 -count 1 -timeout 15m $(TESTS)
 
 demo: deps build
 	bash demo/run.sh
@@ -73,9 +82,24 @@ storm: build
 kill: build
 	BPFBROKER_KILL_ROUNDS=$(KILL_ROUNDS) go test -v -count 1 -timeout 0 -run '^TestKill' ./e2e
 
+chaos: build
+	BPFBROKER_CHAOS_ROUNDS=$(CHAOS) go test -v -count 1 -timeout 0 -run '^TestChaos' ./e2e
+
+# It makes builds of its own. -update rewrites the text, e2e/testdata/attack.
+attack:
+	go test -v -count 1 -run '^Test(TakenOver|GivenAway|WorkerAccess)$$' ./e2e
+
+flood: build
+	BPFBROKER_FLOOD=$(FLOOD) go test -v -count 1 -timeout 0 -run '^TestFlood' ./e2e
+
+crowd: build
+	BPFBROKER_CROWD=$(CROWD) go test -v -count 1 -timeout 0 -run '^TestCrowd' ./e2e
+
 docs: build
 	bin/bpfbroker commands -o markdown >docs/commands.md.new
 	mv docs/commands.md.new docs/commands.md
+	go run ./hack/confinedoc >docs/confine.md.new
+	mv docs/confine.md.new docs/confine.md
 
 govulncheck:
 	bash hack/govulncheck.sh $(GOVULNCHECK)

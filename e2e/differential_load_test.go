@@ -44,8 +44,6 @@ func progLoad(s *script) {
 	s.load("license_at_end_of_memory", "socket_filter", ret0, f{"license": atEnd([]byte("GPL\x00"))})
 	s.load("license_ends_early", "socket_filter", ret0, f{"license": atEnd([]byte("GPL"))})
 	s.load("bad", "socket_filter", badR0, nil)
-	s.load("ifindex", "xdp", ret0, f{"prog_ifindex": 1})
-	s.load("ifindex_dev_bound", "xdp", ret0, f{"prog_ifindex": 1, "prog_flags": 1 << 6})
 	s.load("no_ifindex", "xdp", ret0, f{"prog_ifindex": 99, "prog_flags": 1 << 6})
 	for bit := range 32 {
 		s.load("flag", "socket_filter", ret0, f{"prog_flags": uint64(1) << bit})

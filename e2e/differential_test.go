@@ -18,6 +18,7 @@ import (
 
 	"github.com/bpfbroker/bpfbroker/abi"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
+	"github.com/bpfbroker/bpfbroker/worker"
 )
 
 // The differential test runs a script of bpf() calls, natively as root and
@@ -44,10 +45,12 @@ func TestDifferential(t *testing.T) {
 	for _, name := range slices.Sorted(maps.Keys(scripts)) {
 		t.Run(name, func(t *testing.T) {
 			native := output(t, natively(differential(name)))
-			got := output(t, brokered(differential(name), "--net=private"))
-			compare(t, native, got)
-			if testing.Verbose() {
-				t.Log("\n" + got)
+			for _, kind := range worker.Kinds() {
+				if name == "host_admin" && kind == string(worker.Token) {
+					continue
+				}
+				got := output(t, brokered(differential(name), "--net=private", "--worker="+kind))
+				compare(t, kind, native, got)
 			}
 		})
 	}
@@ -69,7 +72,7 @@ func TestDifferentialPrivatePID(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			native := output(t, natively(differential(name), "--pid", "--fork", "--mount-proc"))
 			got := output(t, brokered(differential(name), "--net=private", "--pid=private"))
-			compare(t, native, got)
+			compare(t, "", native, got)
 		})
 	}
 }
@@ -83,7 +86,8 @@ func TestDifferentialCovers(t *testing.T) {
 	}
 }
 
-func compare(t *testing.T, native, brokered string) {
+// compare says what differs; how is how it was brokered.
+func compare(t *testing.T, how, native, brokered string) {
 	t.Helper()
 	if native == brokered {
 		if strings.Count(native, "\n") < 3 {
@@ -100,7 +104,7 @@ func compare(t *testing.T, native, brokered string) {
 	diff := exec.Command("diff", "-U3", "natively", "brokered")
 	diff.Dir = dir
 	out, _ := diff.Output() // 1: they differ
-	t.Errorf("natively -, brokered +\n%s", out)
+	t.Errorf("natively -, brokered + %s\n%s", how, out)
 }
 
 // natively gives a command namespaces like a workload's, but root's rights.

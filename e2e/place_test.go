@@ -10,10 +10,12 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf/btf"
 
 	"github.com/bpfbroker/bpfbroker/abi"
+	"github.com/bpfbroker/bpfbroker/worker"
 )
 
 // These tests show that an operation is performed in the workload's place: with
@@ -112,48 +114,172 @@ func memoryCgroups() (dir, usage string) {
 	return "", ""
 }
 
-// A map's memory is charged to the cgroup that the workload is in.
-func TestMemoryCharged(t *testing.T) {
-	needRoot(t)
+// memoryCgroup makes a memory cgroup for a test, with a limit in bytes where it
+// isn't 0. used says how much memory is charged to it.
+func memoryCgroup(t *testing.T, limit int) (dir string, used func() int64) {
+	t.Helper()
 	root, usage := memoryCgroups()
 	if root == "" {
 		t.Skip("no memory controller is mounted at /sys/fs/cgroup or /sys/fs/cgroup/memory")
 	}
-	dir := filepath.Join(root, fmt.Sprintf("e2e-%d", os.Getpid()))
-	if err := os.Mkdir(dir, 0o755); err != nil {
+	dir, err := os.MkdirTemp(root, "e2e-")
+	if err != nil {
 		t.Fatal(err)
 	}
-	defer eventually(t, "the memory cgroup can be removed", func() bool { return os.Remove(dir) == nil })
-	used := func() int64 {
-		b, err := os.ReadFile(filepath.Join(dir, usage))
-		if err != nil {
+	t.Cleanup(func() {
+		eventually(t, "the memory cgroup can be removed", func() bool { return os.Remove(dir) == nil })
+	})
+	if limit != 0 {
+		file := "memory.max"
+		if usage == "memory.usage_in_bytes" {
+			file = "memory.limit_in_bytes"
+		}
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(strconv.Itoa(limit)), 0); err != nil {
 			t.Fatal(err)
 		}
-		n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return n
 	}
-	// With 64 MiB more, all that the two runs differ in.
-	measure := func(size int) int64 {
-		c := brokered(probe("charge", strconv.Itoa(size)))
-		c.Args = append([]string{"sh", "-c", `echo $$ >"$0"/cgroup.procs && exec "$@"`, dir, c.Path}, c.Args[1:]...)
-		c.Path, _ = exec.LookPath("sh")
-		w := start(t, c)
-		if line := w.hear(); !strings.HasPrefix(line, "map ") || strings.HasPrefix(line, "map -") {
-			t.Errorf("the workload said %q", line)
-		}
-		got := used()
-		w.end(true)
-		return got
+	return dir, func() int64 { return numberIn(t, filepath.Join(dir, usage)) }
+}
+
+func numberIn(t *testing.T, path string) int64 {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
 	}
-	const size = 64 << 20
-	small, large := measure(4096), measure(size)
-	if diff := large - small; diff < size*9/10 {
-		t.Errorf("a map of %d MiB was charged with %d KiB", size>>20, diff>>10)
+	n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// within makes of a command one that runs in a cgroup.
+func within(dir string, c *exec.Cmd) *exec.Cmd {
+	c.Args = append([]string{"sh", "-c", `echo $$ >"$0"/cgroup.procs && exec "$@"`, dir, c.Path}, c.Args[1:]...)
+	c.Path, _ = exec.LookPath("sh")
+	return c
+}
+
+// A map's memory is charged to the cgroup that the workload is in.
+func TestMemoryCharged(t *testing.T) {
+	needRoot(t)
+	for _, kind := range worker.Kinds() {
+		dir, used := memoryCgroup(t, 0)
+		// With 64 MiB more, all that the two runs differ in.
+		measure := func(size int) int64 {
+			w := start(t, within(dir, brokered(probe("charge", strconv.Itoa(size)), "--worker="+kind)))
+			if line := w.hear(); !strings.HasPrefix(line, "map ") || strings.HasPrefix(line, "map -") {
+				t.Errorf("the workload said %q", line)
+			}
+			got := used()
+			w.end(true)
+			return got
+		}
+		const size = 64 << 20
+		small, large := measure(4096), measure(size)
+		if diff := large - small; diff < size*9/10 {
+			t.Errorf("%s: a map of %d MiB was charged with %d KiB", kind, size>>20, diff>>10)
+		}
 	}
 }
+
+// A workload that may use 32 MiB gets no map of 64 MiB, and nobody else's memory is
+// used for it.
+func TestMemoryLimit(t *testing.T) {
+	needRoot(t)
+	for _, kind := range worker.Kinds() {
+		dir, used := memoryCgroup(t, 32<<20)
+		root, usage := memoryCgroups()
+		host := func() int64 {
+			if usage == "memory.usage_in_bytes" {
+				return numberIn(t, filepath.Join(root, usage))
+			}
+			return 0 // the root of v2 doesn't say
+		}
+		before := host()
+		w := start(t, within(dir, brokered(probe("charge", strconv.Itoa(64<<20)), "--worker="+kind)))
+		if line := w.hear(); line != "map -1" {
+			t.Errorf("%s: the workload said %q, wanted no map", kind, line)
+		}
+		if got := used(); got > 32<<20 {
+			t.Errorf("%s: %d KiB are used", kind, got>>10)
+		}
+		if grown := host() - before; grown > 48<<20 {
+			t.Errorf("%s: the host's own usage grew by %d KiB", kind, grown>>10)
+		}
+		w.end(true)
+	}
+}
+
+// Where the workload has used up its memory, and its worker is killed for that,
+// another takes over. (It would be spared where its oom_score_adj may be lowered.)
+func TestOutOfMemory(t *testing.T) {
+	needRoot(t)
+	dir, _ := memoryCgroup(t, 64<<20)
+	w := start(t, within(dir, brokered(probe("hog"))))
+	w.expect("ready")
+	killed := 0
+	for range 3 {
+		pid := w.process("worker")
+		if err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte("1000"), 0); err != nil {
+			t.Fatal(err)
+		}
+		w.say("eat")
+		eater, err := strconv.Atoi(w.hear())
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The kernel kills whoever has most, when there is no more: here, the worker.
+		eventually(t, "somebody is killed", func() bool {
+			return syscall.Kill(pid, 0) != nil || statusField(eater, "VmRSS") < 0
+		})
+		if syscall.Kill(pid, 0) != nil {
+			killed++
+		}
+		_ = syscall.Kill(eater, syscall.SIGKILL)
+		w.expect("ready")
+	}
+	if killed == 0 {
+		t.Error("no worker was killed: nothing was tested")
+	}
+	w.end(false)
+	if w.err != nil {
+		t.Errorf("%v\n%s", w.err, w.stderr.String())
+	}
+}
+
+func init() {
+	// hog has a child that takes all memory, until it is killed, and then makes calls.
+	probes["hog"] = func() {
+		for {
+			ask("ready")
+			c := exec.Command("/proc/self/exe")
+			c.Env = append(os.Environ(), probeEnv+"=eat")
+			if err := c.Start(); err != nil {
+				fail("%v", err)
+			}
+			fmt.Println(c.Process.Pid)
+			c.Wait()
+			if err := someMaps(10); err != nil {
+				fail("%v", err)
+			}
+		}
+	}
+	probes["eat"] = func() {
+		for {
+			b := make([]byte, 1<<20)
+			for i := 0; i < len(b); i += 4096 {
+				b[i] = 1
+			}
+			if eaten = append(eaten, b); len(eaten) > 30 {
+				time.Sleep(20 * time.Millisecond) // what is left is to last until somebody is killed
+			}
+		}
+	}
+}
+
+var eaten [][]byte
 
 func init() {
 	// objget opens pins, each by its path.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -113,15 +114,22 @@ func btfs(s snapshot) error {
 }
 
 func links(s snapshot) error {
-	it := new(link.Iterator)
-	defer it.Close()
-	for it.Next() {
-		s[fmt.Sprint("link ", it.ID)] = fmt.Sprintf("link %d", it.ID)
+	// A link that is just being made, by somebody else, can't be opened yet: EAGAIN.
+	for tries := 0; ; tries++ {
+		it := new(link.Iterator)
+		for it.Next() {
+			s[fmt.Sprint("link ", it.ID)] = fmt.Sprintf("link %d", it.ID)
+		}
+		err := it.Err()
+		it.Close()
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, syscall.EAGAIN) || tries == 100 {
+			return fmt.Errorf("list links: %w", err)
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
-	if err := it.Err(); err != nil {
-		return fmt.Errorf("list links: %w", err)
-	}
-	return nil
 }
 
 // mounts lists the mounts, and bpfbroker's cgroups below each mounted hierarchy.
