@@ -307,11 +307,17 @@ func (t *thread) resume(n *notify.Notification) {
 	case ledger.Performing:
 		t.handle(n, &perform.Redo{Before: t.slot.Before})
 	case ledger.Handing:
-		if fd, ok := t.target.Handed(t.slot.Object); ok {
-			t.listener.Answer(n, fd, 0)
+		fd, ok := t.target.Handed(t.slot.Object)
+		if !ok {
+			t.handle(n, nil)
 			return
 		}
+		t.slot.Handed(fd)
 		fallthrough
+	case ledger.Handed:
+		fd, _ := t.slot.Outcome()
+		t.target.Settle(fd, t.slot.Object)
+		t.listener.Answer(n, fd, 0)
 	default:
 		t.handle(n, nil)
 	}
@@ -341,7 +347,7 @@ func (t *thread) handle(n *notify.Notification, redo *perform.Redo) {
 		return
 	}
 
-	q, e := t.reader.Read(t.target, call)
+	q, e := t.reader.Read(remembered{t.target, t.slot}, call)
 	t.reached(stepRead)
 	if !t.listener.Waits(n) {
 		t.drop()
@@ -369,7 +375,7 @@ func (t *thread) handle(n *notify.Notification, redo *perform.Redo) {
 	r := t.performer.Do(q, t.target, t.log(), redo)
 	t.reached(stepPerformed)
 	if !q.Row.Effect { // those have no outputs
-		t.slot.Replying()
+		t.slot.Replying(reply.Inputs(q))
 	}
 	value, e, there := reply.Deliver(&t.listener, n, t.target, q, r, func() {
 		t.slot.Handing(t.target.Describe(r.FD, q.Row.Returns.FD, q.Row.Makes()))
@@ -377,6 +383,10 @@ func (t *thread) handle(n *notify.Notification, redo *perform.Redo) {
 	})
 	t.reached(stepHanded)
 	if r.FD >= 0 {
+		if there && e == 0 {
+			t.slot.Handed(value)
+		}
+		workload.Unmark(r.FD, t.slot.Object)
 		sys.Close(r.FD)
 	}
 	t.drop()
@@ -399,6 +409,27 @@ const (
 	stepDropped          // our copies are closed
 	stepAnswered
 )
+
+// remembered is a target whose memory is as it was before a worker, which was
+// killed then, wrote to it.
+type remembered struct {
+	*workload.Target
+	slot *ledger.Slot
+}
+
+func (r remembered) Read(addr uint64, p []byte) (int, sys.Errno) {
+	n, e := r.Target.Read(addr, p)
+	r.slot.Restore(addr, p[:n])
+	return n, e
+}
+
+func (r remembered) ReadAll(segs []sys.Segment) bool {
+	ok := r.Target.ReadAll(segs)
+	for _, s := range segs {
+		r.slot.Restore(s.Addr, s.Data)
+	}
+	return ok
+}
 
 // drop closes the files that the request took or led to.
 func (t *thread) drop() {

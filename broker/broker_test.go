@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bpfbroker/bpfbroker/abi"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
 	"github.com/bpfbroker/bpfbroker/ledger"
 	"github.com/bpfbroker/bpfbroker/policy"
@@ -50,5 +51,17 @@ func TestGone(t *testing.T) {
 	}
 	if faults := book.Summary().Faults; len(faults) != 1 {
 		t.Errorf("faults: %q, wanted one", faults)
+	}
+}
+
+// What a call reads and writes anew has room in the ledger.
+func TestInputsFit(t *testing.T) {
+	if abi.AttrSize > ledger.InputSize {
+		t.Errorf("an attribute has %d bytes", abi.AttrSize)
+	}
+	for _, kind := range []abi.Object{abi.Prog, abi.Map, abi.BTF, abi.Link, abi.Token} {
+		if l := abi.InfoLayout(kind); l.Size > ledger.InputSize {
+			t.Errorf("an information structure has %d bytes", l.Size)
+		}
 	}
 }

@@ -146,7 +146,7 @@ func permitted(kernel, name string, args [6]uint64) bool {
 	case "EPOLL_CTL":
 		return oneOf(low(1), unix.EPOLL_CTL_ADD, unix.EPOLL_CTL_DEL)
 	case "FCNTL":
-		return oneOf(low(1), unix.F_GETFL, unix.F_DUPFD_CLOEXEC)
+		return oneOf(low(1), unix.F_GETFL, unix.F_DUPFD_CLOEXEC, unix.F_SETSIG, unix.F_GETSIG)
 	case "FUTEX":
 		return oneOf(low(1), 128, 129, 1)
 	case "IOCTL":

@@ -112,9 +112,10 @@ var entries = []Entry{
 	},
 	{
 		Name: "fcntl", AMD64: 72, ARM64: 25,
-		Rules: []Rule{arg(1, "unsigned int", "cmd", is("F_DUPFD_CLOEXEC", _F_DUPFD_CLOEXEC), is("F_GETFL", _F_GETFL))},
-		Who:   []string{"sys.Thread.NewFD", "sys.Thread.Place", "os.NewFile"},
-		Why:   "fds of ours make room for a target's; package os asks whether a file blocks",
+		Rules: []Rule{arg(1, "unsigned int", "cmd", is("F_DUPFD_CLOEXEC", _F_DUPFD_CLOEXEC), is("F_GETFL", _F_GETFL),
+			is("F_SETSIG", _F_SETSIG), is("F_GETSIG", _F_GETSIG))},
+		Who: []string{"sys.Thread.NewFD", "sys.Thread.Place", "os.NewFile", "sys.Mark", "sys.MarkOf"},
+		Why: "fds of ours make room for a target's; package os asks whether a file blocks; a file that is handed over is marked",
 	},
 	{
 		Name: "fstat", AMD64: 5, ARM64: 80,

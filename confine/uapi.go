@@ -83,6 +83,8 @@ const (
 	_O_DIRECTORY_ARM64 = 0x4000
 
 	_F_GETFL         = 3
+	_F_SETSIG        = 10
+	_F_GETSIG        = 11
 	_F_DUPFD_CLOEXEC = 1030 // include/uapi/linux/fcntl.h
 )
 

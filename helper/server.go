@@ -130,7 +130,10 @@ func (s *Server) run() error {
 	}
 	for {
 		n, fds, err := t.receive()
-		if err == sys.ECONNRESET || err == nil && n == 0 {
+		if err == sys.ECONNRESET {
+			continue // told once: it is gone, and hasn't read all. What it sent last is still there
+		}
+		if err == nil && n == 0 {
 			return nil // it is gone
 		}
 		if err == nil {

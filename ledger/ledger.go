@@ -45,6 +45,8 @@ const (
 	Performed
 	// Handing: the target may have its fd already.
 	Handing
+	// Handed: it has.
+	Handed
 )
 
 // Slot is one call under way. It belongs to one thread of the worker.
@@ -56,7 +58,7 @@ type Slot struct {
 	Blame uint32
 	began int64
 
-	// The outcome: Performed.
+	// The outcome: Performed. Of Handed, the fd.
 	errno uint32
 	_     uint32
 	value int64
@@ -66,16 +68,27 @@ type Slot struct {
 
 	// Object is what is being handed over: Handing.
 	Object Object
+
+	// inputs are what the target's memory held where outputs go.
+	inputs [2]input
 }
+
+// input is a copy of some of a target's memory; n is set last, and 0 where there is
+// none.
+type input struct {
+	addr uint64
+	n    uint32
+	data [InputSize]byte
+}
+
+// InputSize is as much as an input may have.
+const InputSize = 256
 
 // Object is a kernel object, as it is found again in a target's fd table.
 type Object struct {
 	Kind abi.Object
-	// Many says that there are more Known than there is room for.
-	Many uint32
+	Mark uint32 // of the open file; 0: the target can't have another one of the object
 	ID   uint64 // 0: objects of this kind have none
-	// Known are the fds of it that the target had before, each plus 1; 0 for none.
-	Known [8]int32
 }
 
 // Phase is how far the call has come.
@@ -84,8 +97,29 @@ func (s *Slot) Phase() Phase { return Phase(atomic.LoadUint32(&s.phase)) }
 // enter notes that the call has come to p; what belongs to p was noted before.
 func (s *Slot) enter(p Phase) { atomic.StoreUint32(&s.phase, uint32(p)) }
 
-// Replying notes that the outputs are written next.
-func (s *Slot) Replying() { s.enter(Replying) }
+// Replying notes that outputs are written next, and what the target's memory holds
+// there that was read before.
+func (s *Slot) Replying(memory []sys.Segment) {
+	for i, m := range memory {
+		in := &s.inputs[i]
+		in.addr = m.Addr
+		atomic.StoreUint32(&in.n, uint32(copy(in.data[:], m.Data)))
+	}
+	s.enter(Replying)
+}
+
+// Restore puts into p, which was read from the target's memory at addr, what
+// Replying was told.
+func (s *Slot) Restore(addr uint64, p []byte) {
+	for i := range s.inputs {
+		in := &s.inputs[i]
+		for k, b := range in.data[:min(atomic.LoadUint32(&in.n), InputSize)] {
+			if at := in.addr + uint64(k) - addr; at < uint64(len(p)) {
+				p[at] = b
+			}
+		}
+	}
+}
 
 // Calling implements perform.Log.
 func (s *Slot) Calling() { s.enter(Calling) }
@@ -109,6 +143,12 @@ func (s *Slot) Outcome() (value int, e sys.Errno) { return int(s.value), sys.Err
 func (s *Slot) Handing(o Object) {
 	s.Object = o
 	s.enter(Handing)
+}
+
+// Handed notes that the target has the object at fd.
+func (s *Slot) Handed(fd int) {
+	s.value = int64(fd)
+	s.enter(Handed)
 }
 
 // Free makes the slot ready for the next call, after the answer to the last one.
@@ -168,7 +208,7 @@ func Create() (*os.File, error) {
 // counted up with each change (TestLayout): a worker of another version can't go on
 // from it. It isn't noted in the ledger itself, to which a worker may write what it
 // likes, but where only the daemon does (workload.OpenObjects).
-const Layout = 1
+const Layout = 2
 
 // Open maps the ledger that is open at fd.
 func Open(fd int) (*Ledger, error) {

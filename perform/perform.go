@@ -174,6 +174,9 @@ func (p *Performer) explain(r *Result) {
 	}
 }
 
+// maxStops is how often a load is repeated that was interrupted.
+const maxStops = 100
+
 func (p *Performer) call(q *request.Request, r *Result) (int, sys.Errno) {
 	if q.Syscall == abi.SyscallPerfEventOpen {
 		return perfEventOpen(q, r)
@@ -184,6 +187,11 @@ func (p *Performer) call(q *request.Request, r *Result) (int, sys.Errno) {
 	}
 	size := p.withToken(q, r)
 	v, e := sys.BPF(uint32(q.Command), r.Attr, size)
+	// The verifier gives up when a signal is pending, and all of ours are blocked: we
+	// were stopped, and are continued.
+	for tries := 0; e == sys.EAGAIN && q.Command == abi.ProgLoad && tries < maxStops; tries++ {
+		v, e = sys.BPF(uint32(q.Command), r.Attr, size)
+	}
 	if e == sys.EPERM && p.token != nil && q.Command == abi.ProgLoad && knownTypes(r.Attr) {
 		v, e = sys.BPF(uint32(q.Command), r.Attr, size)
 	}

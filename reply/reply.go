@@ -70,6 +70,30 @@ func Outputs(m Memory, q *request.Request, r *perform.Result) (e sys.Errno) {
 	return e
 }
 
+// Inputs is the memory from which the request was read and to which Outputs may
+// write, as it was read: what a call that is begun anew must find there. nil: none.
+func Inputs(q *request.Request) []sys.Segment {
+	if q.Syscall == abi.SyscallPerfEventOpen {
+		size := q.Row.Field("size")
+		b := make([]byte, size.Size)
+		abi.Put(b, 0, size.Size, uint64(q.Size))
+		return []sys.Segment{{Addr: q.Addr + uint64(size.Offset), Data: b}}
+	}
+	var out []sys.Segment
+	for i := range q.Row.Fields {
+		if q.Row.Fields[i].Dir == abi.InOut {
+			out = append(out, sys.Segment{Addr: q.Addr, Data: q.Attr[:q.Size]})
+			break
+		}
+	}
+	for i := range q.Buffers {
+		if b := &q.Buffers[i]; b.Field.Buffer.Dir == abi.InOut && b.Parent == request.NoParent && b.Data != nil {
+			out = append(out, sys.Segment{Addr: b.Addr, Data: b.Data[:min(len(b.Data), int(q.Info.Size))]})
+		}
+	}
+	return out
+}
+
 func output(m Memory, q *request.Request, r *perform.Result, f *abi.Field) sys.Errno {
 	if f.Class == abi.Pointer {
 		if f.Buffer.Dir == abi.In || !f.Live(q.Attr) {

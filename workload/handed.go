@@ -1,8 +1,6 @@
 package workload
 
 import (
-	"slices"
-
 	"github.com/bpfbroker/bpfbroker/abi"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
 	"github.com/bpfbroker/bpfbroker/ledger"
@@ -13,9 +11,10 @@ import (
 // If the worker is killed in between, the next one has to find it: a second one
 // would leak the first, and a link made twice may be refused.
 
-// Describe says how the object at fd, ours, is found in the target's table: by its
-// id, and by which of the target's fds it can't be. fresh says that it was just
-// made, so that nobody has an fd of it. kind is its kind, if there is only one that it
+// Describe says how the object at fd, ours, is found in the target's table. fresh
+// says that it was just made, so that nobody has an fd of it: then its id tells.
+// Else the target may have others, and other calls may give it others just now: the
+// open file is marked, until Unmark. kind is its kind, if there is only one that it
 // can be.
 func (t *Target) Describe(fd int, kind abi.Object, fresh bool) ledger.Object {
 	o := ledger.Object{Kind: kind}
@@ -36,56 +35,61 @@ func (t *Target) Describe(fd int, kind abi.Object, fresh bool) ledger.Object {
 	if fresh && o.ID != 0 {
 		return o
 	}
-	have, e := t.find(k, o.ID)
-	if e != 0 {
-		o.Many = 1 // it couldn't be told from the others
-	}
-	for i, n := range have {
-		if i == len(o.Known) {
-			o.Many = 1
-			break
-		}
-		o.Known[i] = int32(n) + 1
+	// Calls that are under way at once have cookies in a row.
+	o.Mark = uint32(1 + t.n.Cookie%sys.Marks)
+	if sys.Mark(fd, int(o.Mark)) != 0 {
+		return ledger.Object{}
 	}
 	return o
 }
 
-// Handed looks for an fd of the object in the target's table that it hadn't
-// before; false: there is none, or it can't be told.
+// Unmark takes the mark from the object at fd, ours.
+func Unmark(fd int, o ledger.Object) {
+	if o.Mark != 0 {
+		_ = sys.Mark(fd, 0) // it could be set, so it can be taken away
+	}
+}
+
+// Handed looks for the fd of the object in the target's table; false: there is none,
+// or it can't be told.
 func (t *Target) Handed(o ledger.Object) (int, bool) {
-	if o.Kind == 0 || o.Many != 0 {
+	if o.Kind == 0 || t.open() != 0 {
 		return -1, false
 	}
 	for k, kind := range kinds {
 		if kind != o.Kind {
 			continue
 		}
-		have, e := t.find(k, o.ID)
-		if e != 0 {
-			return -1, false
-		}
-		for _, n := range have {
-			if !slices.Contains(o.Known[:], int32(n)+1) {
-				return n, true
-			}
+		have, e := sys.FindFDs(t.tid, k, o.ID, func(n int) bool { return t.is(n, o) })
+		if e == 0 && len(have) > 0 {
+			return have[0], true
 		}
 	}
 	return -1, false
 }
 
-func (t *Target) find(k sys.FileKind, id uint64) ([]int, sys.Errno) {
-	if e := t.open(); e != 0 {
-		return nil, e
+// Settle takes the mark from fd n of the target, which was handed over.
+func (t *Target) Settle(n int, o ledger.Object) {
+	if o.Mark == 0 || t.open() != 0 {
+		return
 	}
-	return sys.FindFDs(t.tid, k, id, func(n int) bool {
-		if id == 0 {
-			return true
+	if fd, e := sys.PidfdGetFD(t.pidfd, n); e == 0 {
+		if sys.MarkOf(fd) == int(o.Mark) {
+			Unmark(fd, o)
 		}
-		fd, e := sys.PidfdGetFD(t.pidfd, n)
-		if e != 0 {
-			return false
-		}
-		defer sys.Close(fd)
-		return sys.PerfEventID(fd) == id
-	})
+		sys.Close(fd)
+	}
+}
+
+// is says whether fd n of the target is the one that was handed over.
+func (t *Target) is(n int, o ledger.Object) bool {
+	if o.Mark == 0 && o.Kind != abi.PerfEvent {
+		return true
+	}
+	fd, e := sys.PidfdGetFD(t.pidfd, n)
+	if e != 0 {
+		return false
+	}
+	defer sys.Close(fd)
+	return (o.Kind != abi.PerfEvent || sys.PerfEventID(fd) == o.ID) && (o.Mark == 0 || sys.MarkOf(fd) == int(o.Mark))
 }

@@ -93,8 +93,7 @@ func kindByName(name string) (k FileKind, sure bool) {
 var objectIDs = map[FileKind]string{MapFile: "map_id:", ProgFile: "prog_id:", LinkFile: "link_id:", BTFFile: "btf_id:"}
 
 // FindFDs lists the fds of thread tid that are open on the object of this kind and
-// id. Of a kind whose objects have no id that proc shows, it lists all, and same
-// tells: it is asked for each.
+// id (of any, where proc shows no id for the kind), and of which same says so, too.
 func FindFDs(tid int, kind FileKind, id uint64, same func(fd int) bool) ([]int, Errno) {
 	dir := "/proc/" + strconv.Itoa(tid)
 	// Only its owner may list it: see OpenMemory.
@@ -117,22 +116,39 @@ func FindFDs(tid int, kind FileKind, id uint64, same func(fd int) bool) ([]int, 
 		if k, sure := kindByName(readlink(dir + "/fd/" + name)); !sure || k != kind {
 			continue
 		}
-		key, ok := objectIDs[kind]
-		if !ok {
-			if same(fd) {
-				out = append(out, fd)
+		if key, ok := objectIDs[kind]; ok {
+			b, err := readFile(dir + "/fdinfo/" + name)
+			if err != nil {
+				continue // it was closed meanwhile
 			}
-			continue
+			if n, err := fieldOf(b, key); err != nil || len(n) != 1 || uint64(n[0]) != id {
+				continue
+			}
 		}
-		b, err := readFile(dir + "/fdinfo/" + name)
-		if err != nil {
-			continue // it was closed meanwhile
-		}
-		if n, err := fieldOf(b, key); err == nil && len(n) == 1 && uint64(n[0]) == id {
+		if same(fd) {
 			out = append(out, fd)
 		}
 	}
 	return out, 0
+}
+
+// Marks is how many marks of open files there are, beside 0: the signal that would
+// be sent when a file is ready, which nobody asks for that of (fcntl(2), F_SETSIG).
+const Marks = 64
+
+// Mark marks the file that is open at fd, whatever fd it is open at elsewhere.
+func Mark(fd, mark int) Errno {
+	_, _, e := unix.RawSyscall(unix.SYS_FCNTL, uintptr(fd), unix.F_SETSIG, uintptr(mark))
+	return e
+}
+
+// MarkOf is a file's mark, 0 for none.
+func MarkOf(fd int) int {
+	n, _, e := unix.RawSyscall(unix.SYS_FCNTL, uintptr(fd), unix.F_GETSIG, 0)
+	if e != 0 {
+		return 0
+	}
+	return int(n)
 }
 
 // iocPerfEventID is PERF_EVENT_IOC_ID of include/uapi/linux/perf_event.h.

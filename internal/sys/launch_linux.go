@@ -95,7 +95,8 @@ func PeekWithFDs(sock int, buf []byte, wait bool) (n int, fds []int, err error) 
 func DropPacket(sock int) {
 	var b [1]byte
 	for { // the rest of it goes, too, and its fds
-		if _, err := unix.Read(sock, b[:]); err != unix.EINTR {
+		// ECONNRESET is told once, in place of the packet.
+		if _, err := unix.Read(sock, b[:]); err != unix.EINTR && err != unix.ECONNRESET {
 			return
 		}
 	}
