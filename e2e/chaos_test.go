@@ -35,7 +35,7 @@ import (
 // attachment is left over.
 func TestChaos(t *testing.T) {
 	needRoot(t)
-	rounds := count("BPFBROKER_CHAOS_ROUNDS", 40)
+	rounds := count("BPFBROKER_CHAOS_ROUNDS", 10)
 	began := time.Now()
 	c := startChaos(t)
 	took := map[string][]time.Duration{}
@@ -1050,7 +1050,7 @@ func TestChaosWorkload(t *testing.T) {
 	needRoot(t)
 	rounds := 10
 	if os.Getenv("BPFBROKER_CHAOS_ROUNDS") != "" {
-		rounds = max(1, count("BPFBROKER_CHAOS_ROUNDS", 40)/4)
+		rounds = max(1, count("BPFBROKER_CHAOS_ROUNDS", 10)/4)
 	}
 	began := time.Now()
 	kinds := []string{"CMD", "run", "daemon, worker and CMD", "worker and run"}
