@@ -37,6 +37,10 @@ var PerfEventOpen = func() Row {
 	return r
 }()
 
+// PerfEventArgs names the row's fields that are the call's arguments, by their
+// number; the first is the attribute itself.
+var PerfEventArgs = []string{1: "pid", 2: "cpu", 3: "group_fd", 4: "flags"}
+
 // PerfEventAttrSize is the part of the row that is struct perf_event_attr, bytes
 // (PERF_ATTR_SIZE_VER8); PerfEventAttrMin that of the first version.
 const (

@@ -38,7 +38,8 @@ type Keeper struct {
 	ready chan error
 	ended chan error
 
-	failed bool // the last daemon didn't come to serve
+	served bool // a daemon came to serve
+	failed bool // the last one didn't
 }
 
 // Keep has a daemon serve the workload. It returns once calls are answered.
@@ -56,11 +57,12 @@ func Keep(w Workload) (*Keeper, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer book.Close()
 	objects, err := workload.CreateObjects()
 	if err != nil {
-		book.Close()
 		return nil, err
 	}
+	defer objects.Close()
 	k := &Keeper{
 		args:  []string{"bpfbroker", Arg, "--id=" + w.ID, "--kind=" + string(w.Kind), "--policy=" + w.Policy, "--memory=" + w.Memory},
 		ready: make(chan error, 1), ended: make(chan error, 1),
@@ -76,12 +78,11 @@ func Keep(w Workload) (*Keeper, error) {
 		}
 		fd, err := sys.Duplicate(int(f.Fd()))
 		if err != nil {
+			k.close()
 			return nil, fmt.Errorf("keep fd %q: %w", name, err)
 		}
 		k.names, k.files = append(k.names, name), append(k.files, fd)
 	}
-	book.Close()
-	objects.Close()
 	go k.keep()
 	if err := <-k.ready; err != nil {
 		<-k.ended
@@ -110,71 +111,52 @@ var capabilities = []sys.Capability{
 // keep runs one daemon after the other until one has ended well.
 func (k *Keeper) keep() {
 	var err error
-	served := false
 	var pace pace
 	for tries := 0; ; {
-		ready, status, e := k.daemon(&served)
-		if err = e; err == nil || !served {
-			err = errors.Join(status, err)
+		var ready bool
+		if ready, err = k.daemon(); err == nil || !k.served {
 			break
 		}
 		if ready {
 			tries = 0
 		}
 		if tries++; tries > maxFailures {
-			err = fmt.Errorf("%d daemons in a row ended: %w", tries, errors.Join(status, err))
+			err = fmt.Errorf("%d daemons in a row ended: %w", tries, err)
 			break
 		}
-		k.ledger.Fault(fmt.Errorf("daemon: %w; another takes over", errors.Join(status, err)))
+		k.ledger.Fault(fmt.Errorf("daemon: %w; another takes over", err))
 		time.Sleep(pace.wait(time.Now()))
 		if k.failed = !ready; k.failed && tries > 1 {
 			time.Sleep(retry)
 		}
 	}
-	for _, f := range k.files {
-		f.Close() // the listener, too: calls fail from now on (ENOSYS)
-	}
-	if !served {
+	k.close() // the listener, too: calls fail from now on (ENOSYS)
+	if !k.served {
 		k.ready <- errors.Join(errors.New("serve the workload"), err)
 	}
 	k.ended <- err
 }
 
-// daemon runs one daemon to its end.
-func (k *Keeper) daemon(served *bool) (ready bool, status, err error) {
+func (k *Keeper) close() {
+	for _, f := range k.files {
+		f.Close()
+	}
+}
+
+// daemon runs one daemon to its end, and says whether it came to serve, and why it
+// ended before its workload.
+func (k *Keeper) daemon() (ready bool, err error) {
 	ours, theirs, err := sys.PacketPair()
 	if err != nil {
-		return false, nil, err
+		return false, err
 	}
 	defer ours.Close()
-	names, err := json.Marshal(k.names)
+	pid, err := k.start(theirs)
+	theirs.Close() // the daemon alone has that end: receive sees its death
 	if err != nil {
-		return false, nil, err
+		return false, fmt.Errorf("start daemon: %w", err)
 	}
-	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
-	if err != nil {
-		return false, nil, err
-	}
-	binary := sys.CurrentBinary
-	if k.failed { // as it may be of a version that can't go on from ours
-		binary = sys.OwnBinary
-	}
-	exe, err := binary()
-	if err != nil {
-		return false, nil, err
-	}
-	pid, pidfd, err := (&sys.Spawn{
-		Exe: exe, Args: slices.Concat(k.args, []string{"--fds=" + string(names)}), Env: []string{"GOTRACEBACK=single", fmt.Sprintf("GOMAXPROCS=%d", max(4, runtime.NumCPU()))},
-		Files: slices.Concat([]*os.File{null, null, os.Stderr, theirs}, k.files),
-		Keep:  capabilities,
-	}).Start()
-	theirs.Close()
-	null.Close()
-	exe.Close()
-	if err != nil {
-		return false, nil, fmt.Errorf("start daemon: %w", err)
-	}
-	sys.Close(pidfd)
+	var status error
 	for {
 		m, err := receive(ours)
 		if err != nil {
@@ -190,8 +172,8 @@ func (k *Keeper) daemon(served *bool) (ready bool, status, err error) {
 			k.drop(m.drop)
 		case m.ready:
 			ready = true
-			if !*served {
-				*served = true
+			if !k.served {
+				k.served = true
 				k.ready <- nil
 			}
 		case m.status != "":
@@ -205,7 +187,39 @@ func (k *Keeper) daemon(served *bool) (ready bool, status, err error) {
 	if err == nil && status != nil {
 		err = errors.New("it gave up")
 	}
-	return ready, status, err
+	return ready, errors.Join(status, err)
+}
+
+// start starts a daemon, which speaks to us on socket.
+func (k *Keeper) start(socket *os.File) (pid int, err error) {
+	names, err := json.Marshal(k.names)
+	if err != nil {
+		return 0, err
+	}
+	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer null.Close()
+	binary := sys.CurrentBinary
+	if k.failed { // as it may be of a version that can't go on from ours
+		binary = sys.OwnBinary
+	}
+	exe, err := binary()
+	if err != nil {
+		return 0, err
+	}
+	defer exe.Close()
+	pid, pidfd, err := (&sys.Spawn{
+		Exe: exe, Args: slices.Concat(k.args, []string{"--fds=" + string(names)}), Env: []string{"GOTRACEBACK=single", fmt.Sprintf("GOMAXPROCS=%d", max(4, runtime.NumCPU()))},
+		Files: slices.Concat([]*os.File{null, null, os.Stderr, socket}, k.files),
+		Keep:  capabilities,
+	}).Start()
+	if err != nil {
+		return 0, err
+	}
+	sys.Close(pidfd)
+	return pid, nil
 }
 
 func (k *Keeper) drop(name string) {

@@ -97,8 +97,8 @@ func (c *Client) Made(fd int) {
 // send sends a packet, with patience, but not for ever: a daemon that waits for
 // us to take an answer takes nothing. full is called while there is no room.
 func (c *Client) send(full func(), p []byte, fds ...int) error {
-	began := time.Now()
-	for end := began.Add(deadline); ; {
+	began, patience := time.Now(), deadline
+	for {
 		err := sys.SendWithFDs(*c.sock, p, fds...)
 		switch err {
 		case sys.EAGAIN: // SO_SNDTIMEO: see sys.PacketPair
@@ -106,7 +106,7 @@ func (c *Client) send(full func(), p []byte, fds ...int) error {
 		case sys.ETOOMANYREFS:
 			// What all processes of our uid have on the way is more than RLIMIT_NOFILE:
 			// somebody holds it there, or it is over soon.
-			if end = minTime(end, began.Add(crowded)); time.Now().Before(end) {
+			if patience = min(patience, crowded); time.Since(began) < patience {
 				sys.Pause(time.Millisecond)
 			}
 		default:
@@ -116,7 +116,7 @@ func (c *Client) send(full func(), p []byte, fds ...int) error {
 			}
 			return err
 		}
-		if time.Now().After(end) {
+		if time.Since(began) > patience {
 			return err
 		}
 	}
@@ -124,13 +124,6 @@ func (c *Client) send(full func(), p []byte, fds ...int) error {
 
 // crowded is how long to wait for others' fds to arrive.
 const crowded = 50 * time.Millisecond
-
-func minTime(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
-}
 
 // drain takes answers that nobody waits for any more.
 func (c *Client) drain() {
@@ -217,7 +210,7 @@ func (c *Client) ask(q *request.Request, r *perform.Result, where perform.Where,
 	k.Call.Size = q.Size
 	size := q.Size
 	if q.Syscall == abi.SyscallPerfEventOpen {
-		for i, name := range []string{1: "pid", 2: "cpu", 3: "group_fd", 4: "flags"} {
+		for i, name := range abi.PerfEventArgs {
 			if name != "" {
 				k.Args[i] = q.Row.Field(name).Uint(attr)
 			}

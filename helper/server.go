@@ -1,6 +1,7 @@
 package helper
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -104,7 +105,7 @@ func (s *Server) guarded() (err error) {
 }
 
 func (s *Server) run() error {
-	t := &server{Server: s, sock: int(s.cfg.Socket.Fd()), mem: arena.New(arena.NewBudget(memory)), buf: make([]byte, packetSize+4), rested: true}
+	t := &server{Server: s, sock: int(s.cfg.Socket.Fd()), mem: arena.New(arena.NewBudget(memory)), buf: make([]byte, packetSize), rested: true}
 	own, err := sys.Isolate(&t.sock)
 	if err != nil {
 		return err
@@ -182,7 +183,7 @@ func (t *server) packet(b []byte, fds []int) error {
 			return errors.New("asks for a bpffs while it serves")
 		}
 		e := sys.CreateDelegation(fds[0], t.cfg.Policy.Ceiling().Options())
-		return t.send([]byte{kindDone, byte(e), byte(e >> 8), byte(e >> 16), byte(e >> 24)})
+		return t.send(binary.LittleEndian.AppendUint32([]byte{kindDone}, uint32(e)))
 	case kindReady:
 		t.serving = true
 		t.setReady(nil)
@@ -220,17 +221,11 @@ func (t *server) packet(b []byte, fds []int) error {
 // made notes an object that the worker shows. What is no map, program or BTF is
 // none of the workload's.
 func (t *server) made(fd int) {
-	k, _ := sys.KindOf(fd)
-	var kind abi.Object
-	switch k {
-	case sys.MapFile:
-		kind = abi.Map
-	case sys.ProgFile:
-		kind = abi.Prog
-	case sys.BTFFile:
-		kind = abi.BTF
-	}
-	if kind == abi.BTF && perform.IsKernelBTF(fd) {
+	kind := perform.ObjectAt(fd)
+	switch {
+	case kind != abi.Map && kind != abi.Prog && kind != abi.BTF:
+		return
+	case kind == abi.BTF && perform.IsKernelBTF(fd):
 		return // everybody's
 	}
 	if id := perform.ObjectID(kind, fd); id != 0 {
@@ -248,20 +243,11 @@ func (t *server) serve(seq uint32) error {
 			t.own.Clear(f.N)
 		}
 	}()
+	if e == 0 && !t.allows(q) {
+		e = sys.EPERM
+	}
 	if e != 0 {
 		return t.answer(seq, &perform.Result{FD: -1, Errno: e})
-	}
-	if !perform.NeedsHost(q) {
-		return t.answer(seq, &perform.Result{FD: -1, Errno: sys.EPERM})
-	}
-	f := inspect.Request(q)
-	f.Workload = t.cfg.Workload
-	d := policy.Decide(t.cfg.Policy, &f)
-	if d.Verdict != policy.Allow { // which the worker should have seen
-		return t.answer(seq, &perform.Result{FD: -1, Errno: sys.EPERM})
-	}
-	if !t.mayAskFor(q) {
-		return t.answer(seq, &perform.Result{FD: -1, Errno: sys.EPERM})
 	}
 	r := t.performer.Do(q, &t.call, perform.Quiet, nil)
 	err := t.answer(seq, withoutAddresses(q, r))
@@ -269,6 +255,17 @@ func (t *server) serve(seq uint32) error {
 		sys.Close(r.FD)
 	}
 	return err
+}
+
+// allows says whether the worker should have asked for this: a call that it can't make
+// itself, that the policy allows, about what the workload could name.
+func (t *server) allows(q *request.Request) bool {
+	if !perform.NeedsHost(q) {
+		return false
+	}
+	f := inspect.Request(q)
+	f.Workload = t.cfg.Workload
+	return policy.Decide(t.cfg.Policy, &f).Verdict == policy.Allow && t.mayAskFor(q)
 }
 
 // mayAskFor says whether the process that the call is about is one that the workload
@@ -324,7 +321,7 @@ func (t *server) answer(seq uint32, r *perform.Result) error {
 			a.Out = append(a.Out, n)
 		}
 	}
-	number := []byte{byte(seq), byte(seq >> 8), byte(seq >> 16), byte(seq >> 24)}
+	number := binary.LittleEndian.AppendUint32(nil, seq)
 	p := appendAnswer(append(t.buf[:0], number...), &a)
 	var fds []int
 	if r.FD >= 0 {

@@ -149,8 +149,6 @@ func (c *target) Enter(n perform.Needs) sys.Errno {
 // Leave implements perform.Place.
 func (c *target) Leave() {}
 
-const noSuchPID = 1<<31 - 1
-
 // PIDFrom implements perform.Place.
 func (c *target) PIDFrom(pid uint32) (uint32, sys.Errno) { return pid, 0 }
 
@@ -158,7 +156,7 @@ func (c *target) PIDFrom(pid uint32) (uint32, sys.Errno) { return pid, 0 }
 func (c *target) PIDIn(pid uint32) (uint32, sys.Errno) { return pid, 0 }
 
 // TID implements perform.Place. The worker never says 0 for the caller.
-func (c *target) TID() uint32 { return noSuchPID }
+func (c *target) TID() uint32 { return perform.NoSuchPID }
 
 // UIDIn implements perform.Place: the worker's user namespace is the target's, or
 // one above it.

@@ -8,7 +8,7 @@ import (
 
 // build makes the attribute and the buffers that the kernel is given.
 func (p *Performer) build(q *request.Request, r *Result, at Place) sys.Errno {
-	if r.Attr = p.mem.Alloc(attrRoom); r.Attr == nil {
+	if r.Attr = p.mem.Alloc(sys.AttrRoom); r.Attr == nil {
 		return sys.ENOMEM
 	}
 	clear(r.Attr)

@@ -58,7 +58,7 @@ func (p *Performer) happened(q *request.Request, r *Result, at Place, before uin
 		now := linked(int(q.Field("link_fd")))
 		fd := int(q.Field("new_prog_fd"))
 		id := uint64(ObjectID(abi.Prog, fd))
-		if k, _ := sys.KindOf(fd); k == sys.MapFile {
+		if ObjectAt(fd) == abi.Map {
 			id = uint64(ObjectID(abi.Map, fd)) << 32
 		}
 		return now != unknown && now != before && now == id
@@ -86,18 +86,16 @@ func pinPath(q *request.Request, r *Result) []byte {
 // sameObject says whether what is pinned at path is the object at fd.
 func sameObject(path []byte, fd int) bool {
 	row := abi.RowOf(abi.ObjGet)
-	attr := make([]byte, attrRoom)
+	attr := make([]byte, sys.AttrRoom)
 	row.Field("pathname").Put(attr, sys.Addr(path))
 	there, e := sys.BPF(uint32(abi.ObjGet), attr, row.LastEnd)
 	if e != 0 {
 		return false
 	}
 	defer sys.Close(there)
-	k, _ := sys.KindOf(there)
-	ours, _ := sys.KindOf(fd)
-	kind := map[sys.FileKind]abi.Object{sys.MapFile: abi.Map, sys.ProgFile: abi.Prog, sys.LinkFile: abi.Link}[k]
+	kind := ObjectAt(there)
 	id := ObjectID(kind, there)
-	return k == ours && id != 0 && id == ObjectID(kind, fd)
+	return kind == ObjectAt(fd) && id != 0 && id == ObjectID(kind, fd)
 }
 
 // linked is the id of the program that the link at fd is of, and in the upper half

@@ -6,8 +6,8 @@ import (
 	"github.com/bpfbroker/bpfbroker/request"
 )
 
-// noSuchPID is above PID_MAX_LIMIT.
-const noSuchPID = 1<<31 - 1
+// NoSuchPID is a process id that no process has: above PID_MAX_LIMIT.
+const NoSuchPID = 1<<31 - 1
 
 // idsFromTarget makes of the process ids in the attribute, which are the
 // target's, ours. For one that is nobody's the kernel has its own error.
@@ -26,7 +26,7 @@ func idsFromTarget(q *request.Request, r *Result, at Place) {
 			pid, e = at.PIDFrom(pid)
 		}
 		if e != 0 {
-			pid = noSuchPID
+			pid = NoSuchPID
 		}
 		f.Put(r.Attr, uint64(pid))
 	}
@@ -57,7 +57,7 @@ func iteratorPID(q *request.Request, info []byte, at Place) {
 		n, e = at.PIDIn(n)
 	}
 	if e != 0 {
-		n = noSuchPID
+		n = NoSuchPID
 	}
 	pid.Put(info, uint64(n))
 	pidfd.Put(info, 0)

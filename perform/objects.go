@@ -29,8 +29,7 @@ func (p *Performer) finish(q *request.Request, r *Result) {
 		return
 	}
 	if kinds == abi.Map|abi.Prog|abi.Link { // OBJ_GET
-		k, _ := sys.KindOf(r.FD)
-		kinds = map[sys.FileKind]abi.Object{sys.MapFile: abi.Map, sys.ProgFile: abi.Prog}[k]
+		kinds = ObjectAt(r.FD)
 	}
 	if kinds == abi.Map || kinds == abi.Prog || kinds == abi.BTF {
 		p.host.Made(r.FD)
@@ -56,7 +55,7 @@ func ObjectID(kind abi.Object, fd int) uint32 {
 // the structure has pointers.
 func ObjectInfo(fd int, info []byte) sys.Errno {
 	row := abi.RowOf(abi.ObjGetInfoByFD)
-	var attr [attrRoom]byte
+	var attr [sys.AttrRoom]byte
 	row.Field("bpf_fd").Put(attr[:], uint64(fd))
 	row.Field("info_len").Put(attr[:], uint64(len(info)))
 	row.Field("info").Put(attr[:], sys.Addr(info))
@@ -100,7 +99,7 @@ func Living(kind abi.Object) (ids []uint32) {
 	command := map[abi.Object]abi.Command{abi.Map: abi.MapGetNextID, abi.Prog: abi.ProgGetNextID, abi.BTF: abi.BTFGetNextID}[kind]
 	row := abi.RowOf(command)
 	start, next := row.Field("start_id"), row.Field("next_id")
-	var attr [attrRoom]byte
+	var attr [sys.AttrRoom]byte
 	for {
 		if _, e := sys.BPF(uint32(command), attr[:], row.LastEnd); e != 0 {
 			return ids
@@ -158,7 +157,7 @@ func (p *Performer) ownLink(fd int) bool {
 func openByID(kind abi.Object, id uint32) (int, sys.Errno) {
 	command := map[abi.Object]abi.Command{abi.Prog: abi.ProgGetFDByID, abi.BTF: abi.BTFGetFDByID, abi.Link: abi.LinkGetFDByID}[kind]
 	row := abi.RowOf(command)
-	var attr [attrRoom]byte
+	var attr [sys.AttrRoom]byte
 	row.Fields[0].Put(attr[:], uint64(id))
 	return sys.BPF(uint32(command), attr[:], row.LastEnd)
 }

@@ -120,10 +120,6 @@ func NewForHost(mem *arena.Arena, objects Objects) *Performer {
 	return &Performer{mem: mem, objects: objects}
 }
 
-// attrRoom is what the kernel may write to of our attribute: its own union
-// bpf_attr, which may be larger than the table's.
-const attrRoom = 1024
-
 // keep is how many buffers there is room for between calls: a request with many
 // symbols has far more.
 const keep = 1024
@@ -156,9 +152,9 @@ func (p *Performer) Do(q *request.Request, at Place, log Log, redo *Redo) *Resul
 	} else {
 		log.Calling()
 		r.Value, r.Errno = p.call(q, r)
+		p.explain(r)
 	}
 	at.Leave()
-	p.explain(r)
 	if log := logOf(q); log != nil && r.Errno != 0 {
 		p.growLog(q, r, at, log)
 	}

@@ -69,7 +69,7 @@ func (r *Reader) perfEvent(t Target, q *Request) sys.Errno {
 		return sys.ENOMEM
 	}
 	clear(q.Attr)
-	for i, name := range []string{1: "pid", 2: "cpu", 3: "group_fd", 4: "flags"} {
+	for i, name := range abi.PerfEventArgs {
 		if name != "" {
 			row.Field(name).Put(q.Attr, q.Args[i])
 		}

@@ -23,7 +23,7 @@ func (t *Target) Describe(fd int, kind abi.Object, fresh bool) ledger.Object {
 		return o
 	}
 	k, e := sys.KindOf(fd)
-	if o.Kind = kinds[k]; e != 0 || o.Kind == 0 {
+	if o.Kind = perform.ObjectOf(k); e != 0 || o.Kind == 0 {
 		return ledger.Object{}
 	}
 	switch o.Kind {
@@ -56,16 +56,11 @@ func (t *Target) Handed(o ledger.Object) (int, bool) {
 	if o.Kind == 0 || t.open() != 0 {
 		return -1, false
 	}
-	for k, kind := range kinds {
-		if kind != o.Kind {
-			continue
-		}
-		have, e := sys.FindFDs(t.tid, k, o.ID, func(n int) bool { return t.is(n, o) })
-		if e == 0 && len(have) > 0 {
-			return have[0], true
-		}
+	have, e := sys.FindFDs(t.tid, perform.FileKindOf(o.Kind), o.ID, func(n int) bool { return t.is(n, o) })
+	if e != 0 || len(have) == 0 {
+		return -1, false
 	}
-	return -1, false
+	return have[0], true
 }
 
 // Settle takes the mark from fd n of the target, which was handed over.

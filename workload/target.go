@@ -129,21 +129,6 @@ func (t *Target) open() sys.Errno {
 	return 0
 }
 
-// kinds of files, as abi speaks of them.
-var kinds = map[sys.FileKind]abi.Object{
-	sys.MapFile:        abi.Map,
-	sys.ProgFile:       abi.Prog,
-	sys.LinkFile:       abi.Link,
-	sys.BTFFile:        abi.BTF,
-	sys.TokenFile:      abi.Token,
-	sys.PerfEventFile:  abi.PerfEvent,
-	sys.PidfdFile:      abi.Pidfd,
-	sys.NamespaceFile:  abi.Netns,
-	sys.DirectoryFile:  abi.Cgroup | abi.Directory | abi.Bpffs,
-	sys.CharDeviceFile: abi.Lirc,
-	sys.StatsFile:      abi.Stats,
-}
-
 // Take implements request.Target. A file of no kind that bpf() takes isn't kept:
 // a stand-in is refused with the same errno, and can't stall whoever closes it.
 func (t *Target) Take(n int) (abi.Object, sys.Errno) {
@@ -166,7 +151,7 @@ func KindAt(thread *sys.Thread, n int) (abi.Object, sys.Errno) {
 	if e != 0 {
 		thread.Clear(n)
 	}
-	return kinds[k], e
+	return perform.ObjectOf(k), e
 }
 
 // Drop closes what Take took.

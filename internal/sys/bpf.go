@@ -7,9 +7,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// AttrRoom is what the kernel may write to of our attribute, bytes: its own union
+// bpf_attr, which may be larger than that of Linux 6.18.
+const AttrRoom = 1024
+
 // BPF makes the bpf() system call (bpf(2)) with the attribute in attr, whose
 // first size bytes the kernel takes as the attribute; the kernel may write
-// anywhere in its own union bpf_attr, so attr must be that large whatever size
+// anywhere in its own union bpf_attr, so attr must be AttrRoom large whatever size
 // is. Addresses in attr must stay valid until BPF returns.
 func BPF(cmd uint32, attr []byte, size uint32) (int, Errno) {
 	r, _, e := unix.Syscall(unix.SYS_BPF, uintptr(cmd), uintptr(unsafe.Pointer(unsafe.SliceData(attr))), uintptr(size))

@@ -124,3 +124,28 @@ func NotifSyncWakeUp(listener int) Errno {
 	_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(listener), iocNotifSetFlags, syncWakeUp)
 	return e
 }
+
+// WaitHangUp waits until the last task under the listener's filter is gone
+// (POLLHUP; kernel/seccomp.c, seccomp_notify_poll, which says POLLERR when a
+// signal interrupts it).
+func WaitHangUp(listener int) error {
+	for {
+		p := []unix.PollFd{{Fd: int32(listener)}}
+		if _, err := unix.Poll(p, -1); err != nil && err != unix.EINTR {
+			return err
+		}
+		if p[0].Revents&(unix.POLLHUP|unix.POLLNVAL) != 0 {
+			return nil
+		}
+	}
+}
+
+// HungUp is WaitHangUp without waiting.
+func HungUp(listener int) bool {
+	p := []unix.PollFd{{Fd: int32(listener)}}
+	for {
+		if _, err := unix.Poll(p, 0); err != unix.EINTR {
+			return p[0].Revents&(unix.POLLHUP|unix.POLLNVAL) != 0
+		}
+	}
+}

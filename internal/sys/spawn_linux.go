@@ -252,3 +252,47 @@ var (
 
 // startTime is how long a child may take until it is executed.
 const startTime = 5 * time.Second
+
+// WaitExit waits until the process that a pidfd is open at has ended: its last
+// thread has closed all that it had open.
+func WaitExit(pidfd int) {
+	for {
+		p := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+		if n, err := unix.Poll(p, -1); n > 0 || err != nil && err != unix.EINTR {
+			return
+		}
+	}
+}
+
+// Reap takes the exit status of a child that has ended; an error says how it ended,
+// if not well, and wraps the signal that ended it. What isn't our child has none.
+func Reap(pid int) error {
+	var ws unix.WaitStatus
+	for {
+		got, err := unix.Wait4(pid, &ws, 0, nil)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil || got != pid:
+			return nil
+		case ws.Signaled():
+			return endedBy(ws.Signal())
+		case ws.ExitStatus() != 0:
+			return fmt.Errorf("exit status %d", ws.ExitStatus())
+		}
+		return nil
+	}
+}
+
+// endedBy is the error of a process that a signal has ended.
+type endedBy unix.Signal
+
+func (e endedBy) Error() string { return "ended by " + unix.SignalName(unix.Signal(e)) }
+
+// Is makes errors.Is(err, SIGKILL) work.
+func (e endedBy) Is(target error) bool { return target == error(Signal(e)) }
+
+// Signal is a signal's number as an error.
+type Signal unix.Signal
+
+func (s Signal) Error() string { return unix.SignalName(unix.Signal(s)) }

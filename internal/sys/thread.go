@@ -142,14 +142,8 @@ func (t *Thread) NewFD(fd *int, got int) Errno {
 // If the target has no such fd (EBADF), nothing sits at n afterwards either.
 // Fds of our own that are in the way move, but for the poller's: EMFILE.
 func (t *Thread) Place(pidfd *int, n int) Errno {
-	if n < 0 {
-		return unix.EBADF
-	}
-	if n == poller.fds[0] || n == poller.fds[1] {
-		return unix.EMFILE
-	}
-	if n >= largeFD {
-		t.large = true
+	if e := t.admit(n); e != 0 {
+		return e
 	}
 	got, e := PidfdGetFD(*pidfd, n)
 	if e != 0 {
@@ -163,20 +157,21 @@ func (t *Thread) Place(pidfd *int, n int) Errno {
 	if got == n {
 		return 0
 	}
-	if e := t.makeRoom(n); e != 0 {
-		unix.Close(got)
-		return e
-	}
-	err := unix.Dup3(got, n, unix.O_CLOEXEC)
+	e = t.put(&got, n)
 	unix.Close(got)
-	if err != nil {
-		return err.(unix.Errno)
-	}
-	return 0
+	return e
 }
 
 // Put copies *fd, an fd of ours in this table, to number n, as Place does.
 func (t *Thread) Put(fd *int, n int) Errno {
+	if e := t.admit(n); e != 0 {
+		return e
+	}
+	return t.put(fd, n)
+}
+
+// admit says whether a target's fd may come to number n.
+func (t *Thread) admit(n int) Errno {
 	if n < 0 {
 		return unix.EBADF
 	}
@@ -186,6 +181,11 @@ func (t *Thread) Put(fd *int, n int) Errno {
 	if n >= largeFD {
 		t.large = true
 	}
+	return 0
+}
+
+// put copies *fd to n, where making room may give *fd another number.
+func (t *Thread) put(fd *int, n int) Errno {
 	if e := t.makeRoom(n); e != 0 {
 		return e
 	}

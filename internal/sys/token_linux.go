@@ -9,14 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	cmdTokenCreate = 36 // BPF_TOKEN_CREATE
-	attrRoom       = 1024
-)
+const cmdTokenCreate = 36 // BPF_TOKEN_CREATE
 
 // TokenSupported says whether the kernel has BPF tokens (Linux 6.9).
 func TokenSupported() (bool, error) {
-	attr := make([]byte, attrRoom)
+	attr := make([]byte, AttrRoom)
 	switch _, e := BPF(cmdTokenCreate, tokenAttr(attr, -1), 8); e {
 	case unix.EBADF: // it has looked at the fd
 		return true, nil
@@ -72,7 +69,7 @@ func TokenOf(fs int) (int, error) {
 		return -1, fmt.Errorf("open root of bpffs: %w", err)
 	}
 	defer unix.Close(root)
-	attr := make([]byte, attrRoom)
+	attr := make([]byte, AttrRoom)
 	token, e := BPF(cmdTokenCreate, tokenAttr(attr, int32(root)), 8)
 	if e != 0 {
 		return -1, fmt.Errorf("BPF_TOKEN_CREATE: %w", e)

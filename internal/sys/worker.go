@@ -114,46 +114,6 @@ func mountOf(fsType string, options ...string) (int, error) {
 	return MountOfFS(fs)
 }
 
-// SocketPair returns two connected stream sockets, O_CLOEXEC.
-func SocketPair() (a, b *os.File, err error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, err
-	}
-	return os.NewFile(uintptr(fds[0]), "control"), os.NewFile(uintptr(fds[1]), "control"), nil
-}
-
-// PacketPair returns two connected sockets that keep packets apart
-// (SOCK_SEQPACKET), O_CLOEXEC. Who sends on b gets EAGAIN if there is no room for long.
-func PacketPair() (a, b *os.File, err error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, err
-	}
-	patience := unix.NsecToTimeval(int64(200 * time.Millisecond))
-	if err := unix.SetsockoptTimeval(fds[1], unix.SOL_SOCKET, unix.SO_SNDTIMEO, &patience); err != nil {
-		unix.Close(fds[0])
-		unix.Close(fds[1])
-		return nil, nil, err
-	}
-	return os.NewFile(uintptr(fds[0]), "channel"), os.NewFile(uintptr(fds[1]), "channel"), nil
-}
-
-// HangUp ends the connection of a socket, whoever else has copies of its other end.
-func HangUp(sock int) { _ = unix.Shutdown(sock, unix.SHUT_RDWR) } // fails if it has ended
-
-// WaitReadable waits until fd can be read, or has hung up. False: not within d.
-func WaitReadable(fd int, d time.Duration) (bool, error) {
-	end := time.Now().Add(d)
-	for {
-		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		n, err := unix.Poll(p, int(max(time.Until(end), 0).Milliseconds()))
-		if err != unix.EINTR {
-			return n > 0, err
-		}
-	}
-}
-
 // Pause sleeps on the calling thread, without the Go runtime's timers.
 func Pause(d time.Duration) {
 	t := unix.NsecToTimespec(int64(d))
@@ -211,75 +171,6 @@ func CheckDumpable() error {
 func SpareFromOOM(pid int) error {
 	return os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte("-900"), 0)
 }
-
-// WaitHangUp waits until the last task under the listener's filter is gone
-// (POLLHUP; kernel/seccomp.c, seccomp_notify_poll, which says POLLERR when a
-// signal interrupts it).
-func WaitHangUp(listener int) error {
-	for {
-		p := []unix.PollFd{{Fd: int32(listener)}}
-		if _, err := unix.Poll(p, -1); err != nil && err != unix.EINTR {
-			return err
-		}
-		if p[0].Revents&(unix.POLLHUP|unix.POLLNVAL) != 0 {
-			return nil
-		}
-	}
-}
-
-// HungUp is WaitHangUp without waiting.
-func HungUp(listener int) bool {
-	p := []unix.PollFd{{Fd: int32(listener)}}
-	for {
-		if _, err := unix.Poll(p, 0); err != unix.EINTR {
-			return p[0].Revents&(unix.POLLHUP|unix.POLLNVAL) != 0
-		}
-	}
-}
-
-// WaitExit waits until the process that a pidfd is open at has ended: its last
-// thread has closed all that it had open.
-func WaitExit(pidfd int) {
-	for {
-		p := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
-		if n, err := unix.Poll(p, -1); n > 0 || err != nil && err != unix.EINTR {
-			return
-		}
-	}
-}
-
-// Reap takes the exit status of a child that has ended; an error says how it ended,
-// if not well, and wraps the signal that ended it. What isn't our child has none.
-func Reap(pid int) error {
-	var ws unix.WaitStatus
-	for {
-		got, err := unix.Wait4(pid, &ws, 0, nil)
-		switch {
-		case err == unix.EINTR:
-			continue
-		case err != nil || got != pid:
-			return nil
-		case ws.Signaled():
-			return endedBy(ws.Signal())
-		case ws.ExitStatus() != 0:
-			return fmt.Errorf("exit status %d", ws.ExitStatus())
-		}
-		return nil
-	}
-}
-
-// endedBy is the error of a process that a signal has ended.
-type endedBy unix.Signal
-
-func (e endedBy) Error() string { return "ended by " + unix.SignalName(unix.Signal(e)) }
-
-// Is makes errors.Is(err, SIGKILL) work.
-func (e endedBy) Is(target error) bool { return target == error(Signal(e)) }
-
-// Signal is a signal's number as an error.
-type Signal unix.Signal
-
-func (s Signal) Error() string { return unix.SignalName(unix.Signal(s)) }
 
 // Duplicate returns another fd of the same open file, O_CLOEXEC.
 func Duplicate(fd int) (*os.File, error) {
