@@ -1,7 +1,6 @@
 package confine
 
 import (
-	"encoding/binary"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -17,10 +16,10 @@ import (
 	"sync"
 	"testing"
 
-	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/bpfbroker/bpfbroker/filter"
+	"github.com/bpfbroker/bpfbroker/internal/brokertest"
 )
 
 const tgid = 4242
@@ -99,15 +98,15 @@ var numbers = func() map[string]func() map[uint32]string {
 // reference says what the program for a kernel of architecture kernel has to answer.
 // It is written from the requirement and the kernel's prototypes, not from the list,
 // and shares no constant with it; those of x/sys are the same on both architectures.
-func reference(kernel string, d data) uint32 {
+func reference(kernel string, d brokertest.SeccompData) uint32 {
 	native := map[string]uint32{"amd64": unix.AUDIT_ARCH_X86_64, "arm64": unix.AUDIT_ARCH_AARCH64}[kernel]
-	if d.arch != native || kernel == "amd64" && d.nr >= 0x40000000 {
+	if d.Arch != native || kernel == "amd64" && d.NR >= 0x40000000 {
 		return kill
 	}
-	if d.nr == 435 {
+	if d.NR == 435 {
 		return enosys
 	}
-	if permitted(kernel, numbers[kernel]()[d.nr], d.args) {
+	if permitted(kernel, numbers[kernel]()[d.NR], d.Args) {
 		return allow
 	}
 	return eperm
@@ -196,118 +195,27 @@ func permitted(kernel, name string, args [6]uint64) bool {
 	return false
 }
 
-// data is struct seccomp_data.
-type data struct {
-	nr, arch uint32
-	ip       uint64
-	args     [6]uint64
-}
-
-// words returns d as the kernel lays it out, little-endian.
-func (d data) words() (w [16]uint32) {
-	w[0], w[1] = d.nr, d.arch
-	w[2], w[3] = uint32(d.ip), uint32(d.ip>>32)
-	for i, a := range d.args {
-		w[4+2*i], w[5+2*i] = uint32(a), uint32(a>>32)
-	}
-	return w
-}
-
-// vm runs programs as packet filters: golang.org/x/net/bpf. A packet's words are
-// big-endian, those of seccomp_data the machine's own: so each word is handed over
-// in the other order.
-type vm struct{ *bpf.VM }
-
-func newVM(tb testing.TB, p []filter.Instruction) vm {
-	tb.Helper()
-	ins := make([]bpf.Instruction, len(p))
-	for i, in := range p {
-		ins[i] = bpf.RawInstruction{Op: in.Code, Jt: in.Jt, Jf: in.Jf, K: in.K}.Disassemble()
-		if _, raw := ins[i].(bpf.RawInstruction); raw {
-			tb.Fatalf("instruction %d %+v is unknown to x/net/bpf", i, in)
-		}
-	}
-	v, err := bpf.NewVM(ins)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return vm{v}
-}
-
-func (v vm) run(tb testing.TB, d data) uint32 {
-	var packet [64]byte
-	for i, w := range d.words() {
-		binary.BigEndian.PutUint32(packet[4*i:], w)
-	}
-	r, err := v.Run(packet[:])
-	if err != nil {
-		tb.Fatalf("run on %+v: %v", d, err)
-	}
-	return uint32(r)
-}
-
-// emulate runs p as seccomp_is_const_allow of kernel/seccomp.c does. It returns the
-// answer, how many instructions were executed for it, and whether the answer was
-// found with nr and arch alone.
-func emulate(p []filter.Instruction, d data) (answer uint32, steps int, constant bool) {
-	constant = true
-	words := d.words()
-	var a uint32
-	for pc := 0; pc < len(p); pc++ {
-		steps++
-		switch in := p[pc]; in.Code {
-		case 0x20: // BPF_LD | BPF_W | BPF_ABS
-			constant = constant && (in.K == 0 || in.K == 4)
-			a = words[in.K/4]
-		case 0x54: // BPF_ALU | BPF_AND | BPF_K
-			a &= in.K
-		case 0x05: // BPF_JMP | BPF_JA
-			pc += int(in.K)
-		case 0x15, 0x35: // BPF_JMP | BPF_JEQ, BPF_JGE | BPF_K
-			if in.Code == 0x15 && a == in.K || in.Code == 0x35 && a >= in.K {
-				pc += int(in.Jt)
-			} else {
-				pc += int(in.Jf)
-			}
-		case 0x06: // BPF_RET | BPF_K
-			return in.K, steps, constant
-		default:
-			panic(fmt.Sprintf("instruction %d: code %#x isn't one that the kernel's action cache knows", pc, in.Code))
-		}
-	}
-	panic("ran off the end")
-}
-
 // checker compares the programs with the reference.
 type checker struct {
 	kernel string
 	p      []filter.Instruction
-	v      vm
+	v      brokertest.SeccompVM
 }
 
 func newChecker(tb testing.TB, kernel string) checker {
 	p := program(tb, kernel)
-	return checker{kernel, p, newVM(tb, p)}
+	return checker{kernel, p, brokertest.NewSeccompVM(tb, p)}
 }
 
-func (c checker) check(t *testing.T, d data) (answer uint32) {
+func (c checker) check(t *testing.T, d brokertest.SeccompData) (answer uint32) {
 	t.Helper()
 	want := reference(c.kernel, d)
-	got := c.v.run(t, d)
-	if emulated, _, _ := emulate(c.p, d); got != want || emulated != want {
-		t.Fatalf("%s: arch %#x nr %#x (%s) args %#x: got %s, emulated %s, wanted %s", c.kernel, d.arch, d.nr, numbers[c.kernel]()[d.nr], d.args,
+	got := c.v.Run(t, d)
+	if emulated, _, _ := brokertest.EmulateSeccomp(c.p, d); got != want || emulated != want {
+		t.Fatalf("%s: arch %#x nr %#x (%s) args %#x: got %s, emulated %s, wanted %s", c.kernel, d.Arch, d.NR, numbers[c.kernel]()[d.NR], d.Args,
 			answerName(got), answerName(emulated), answerName(want))
 	}
 	return want
-}
-
-// Every AUDIT_ARCH_… that either kernel reports, and some that it doesn't.
-var auditArches = []uint32{
-	0xc000003e, 0x40000003, // x86-64, i386
-	0xc00000b7, 0x40000028, // aarch64, arm
-	0x000000b7, 0x00000028, // big-endian arm64 without its flags, armeb
-	0x8000003e, 0x4000003e, // x86-64 with a flag missing
-	0xc00000f3, 0, 0xffffffff, // riscv64
 }
 
 // TestProgram tries all numbers, by all architectures and with high bits.
@@ -320,16 +228,16 @@ func TestProgram(t *testing.T) {
 		t.Run(kernel, func(t *testing.T) {
 			c := newChecker(t, kernel)
 			seen := make(map[uint32]int)
-			for _, arch := range auditArches {
+			for _, arch := range brokertest.AuditArches {
 				for nr := range uint32(1024) {
 					for _, bits := range []uint32{0, 1 << 30, 1 << 31, 1 << 16, 3 << 30} {
 						for _, args := range patterns {
-							seen[c.check(t, data{nr: nr | bits, arch: arch, ip: 0xdeadbeef_00000141, args: args})]++
+							seen[c.check(t, brokertest.SeccompData{NR: nr | bits, Arch: arch, IP: 0xdeadbeef_00000141, Args: args})]++
 						}
 					}
 				}
 				for _, nr := range []uint32{0x3fffffff, 0x40000000, 0x7fffffff, 0xffffffff} {
-					c.check(t, data{nr: nr, arch: arch})
+					c.check(t, brokertest.SeccompData{NR: nr, Arch: arch})
 				}
 			}
 			if len(seen) != 4 {
@@ -363,7 +271,7 @@ func TestRules(t *testing.T) {
 		m := machines[kernel]
 		for i := range entries {
 			e := &entries[i]
-			call := data{nr: m.number(e), arch: m.audit}
+			call := brokertest.SeccompData{NR: m.number(e), Arch: m.audit}
 			var tried [][]uint64 // by rule
 			var good []uint64
 			for j := range e.Rules {
@@ -372,36 +280,36 @@ func TestRules(t *testing.T) {
 				good = append(good, v[0].Want)
 			}
 			for j := range e.Rules {
-				call.args[e.Rules[j].Arg] = good[j]
+				call.Args[e.Rules[j].Arg] = good[j]
 			}
 			if got := c.check(t, call); got != allow {
-				t.Errorf("%s: %s(%#x): got %s", kernel, e.Name, call.args, answerName(got))
+				t.Errorf("%s: %s(%#x): got %s", kernel, e.Name, call.Args, answerName(got))
 			}
 			// The other arguments may be anything.
 			free := call
-			for n := range free.args {
+			for n := range free.Args {
 				if !slices.ContainsFunc(e.Rules, func(r Rule) bool { return r.Arg == n }) {
-					free.args[n] = 1<<64 - 1
+					free.Args[n] = 1<<64 - 1
 				}
 			}
 			if got := c.check(t, free); got != allow {
-				t.Errorf("%s: %s(%#x): got %s", kernel, e.Name, free.args, answerName(got))
+				t.Errorf("%s: %s(%#x): got %s", kernel, e.Name, free.Args, answerName(got))
 			}
 			for j := range e.Rules {
 				r := &e.Rules[j]
 				answers := make(map[uint32]int)
 				for _, n := range tried[j] {
 					d := call
-					d.args[r.Arg] = n
+					d.Args[r.Arg] = n
 					answers[c.check(t, d)]++
 				}
 				for _, v := range r.values(kernel, Params{TGID: tgid, Commands: commands}) {
 					d := call
-					d.args[r.Arg] = v.Want
+					d.Args[r.Arg] = v.Want
 					if got := c.check(t, d); got != allow {
 						t.Errorf("%s: %s: %s %s %#x: got %s", kernel, e.Name, r.Name, v.Name, v.Want, answerName(got))
 					}
-					d.args[r.Arg] |= 1 << 63
+					d.Args[r.Arg] |= 1 << 63
 					want := uint32(allow)
 					if r.Wide() {
 						want = eperm
@@ -418,7 +326,7 @@ func TestRules(t *testing.T) {
 				for _, a := range tried[0] {
 					for _, b := range tried[1] {
 						d := call
-						d.args[e.Rules[0].Arg], d.args[e.Rules[1].Arg] = a, b
+						d.Args[e.Rules[0].Arg], d.Args[e.Rules[1].Arg] = a, b
 						c.check(t, d)
 					}
 				}
@@ -499,7 +407,7 @@ func TestNeverListed(t *testing.T) {
 				}
 				found = true
 				for _, args := range [][6]uint64{{}, {1, 1, 1, 1, 1, 1}} {
-					if got, _, _ := emulate(p, data{nr: nr, arch: machines[kernel].audit, args: args}); got == allow {
+					if got, _, _ := brokertest.EmulateSeccomp(p, brokertest.SeccompData{NR: nr, Arch: machines[kernel].audit, Args: args}); got == allow {
 						t.Errorf("%s: %s is allowed", kernel, name)
 					}
 				}
@@ -589,7 +497,7 @@ func TestCached(t *testing.T) {
 		m := machines[kernel]
 		for i := range entries {
 			e := &entries[i]
-			answer, _, constant := emulate(p, data{nr: m.number(e), arch: m.audit})
+			answer, _, constant := brokertest.EmulateSeccomp(p, brokertest.SeccompData{NR: m.number(e), Arch: m.audit})
 			if cached, want := constant && answer == allow, len(e.Rules) == 0; cached != want {
 				t.Errorf("%s: %s: cached as allowed: got %t, wanted %t", kernel, e.Name, cached, want)
 			}
@@ -619,7 +527,7 @@ func TestSteps(t *testing.T) {
 			{"openat", [6]uint64{0, 0, unix.O_CLOEXEC}, 15},
 		} {
 			i := slices.IndexFunc(entries, func(e Entry) bool { return e.Name == c.name })
-			if answer, got, _ := emulate(p, data{nr: m.number(&entries[i]), arch: m.audit, args: c.args}); got > c.most || answer != allow {
+			if answer, got, _ := brokertest.EmulateSeccomp(p, brokertest.SeccompData{NR: m.number(&entries[i]), Arch: m.audit, Args: c.args}); got > c.most || answer != allow {
 				t.Errorf("%s: %s: got %s after %d instructions, wanted at most %d", kernel, c.name, answerName(answer), got, c.most)
 			}
 		}
@@ -669,9 +577,9 @@ func TestSearch(t *testing.T) {
 			}
 			runs = append(runs, run{10 * i, append(answer, ret(0x50000|i)...)})
 		}
-		v := newVM(t, append(code{load(offNr)}, search(runs)...))
+		v := brokertest.NewSeccompVM(t, append(code{load(offNr)}, search(runs)...))
 		for nr := range uint32(60) {
-			if got, want := v.run(t, data{nr: nr}), 0x50000|min(nr/10, 4); got != want {
+			if got, want := v.Run(t, brokertest.SeccompData{NR: nr}), 0x50000|min(nr/10, 4); got != want {
 				t.Errorf("pieces of %d: %d: got %#x, wanted %#x", length, nr, got, want)
 			}
 		}
@@ -715,26 +623,17 @@ func FuzzProgram(f *testing.F) {
 		checkers = append(checkers, c)
 		for i := range entries {
 			e := &entries[i]
-			d := data{nr: machines[kernel].number(e), arch: machines[kernel].audit}
+			d := brokertest.SeccompData{NR: machines[kernel].number(e), Arch: machines[kernel].audit}
 			for j := range e.Rules {
 				if v := e.Rules[j].values(kernel, Params{TGID: tgid, Commands: commands}); len(v) > 0 {
-					d.args[e.Rules[j].Arg] = v[len(v)-1].Want
+					d.Args[e.Rules[j].Arg] = v[len(v)-1].Want
 				}
 			}
-			var b []byte
-			for _, w := range d.words() {
-				b = binary.LittleEndian.AppendUint32(b, w)
-			}
-			f.Add(b)
+			f.Add(d.Bytes())
 		}
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		var raw [64]byte
-		copy(raw[:], b)
-		d := data{nr: binary.LittleEndian.Uint32(raw[0:]), arch: binary.LittleEndian.Uint32(raw[4:]), ip: binary.LittleEndian.Uint64(raw[8:])}
-		for i := range d.args {
-			d.args[i] = binary.LittleEndian.Uint64(raw[16+8*i:])
-		}
+		d := brokertest.SeccompDataOf(b)
 		for _, c := range checkers {
 			c.check(t, d)
 		}

@@ -9,6 +9,9 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -320,4 +323,75 @@ func (c *code) answered() string {
 		time.Sleep(time.Millisecond)
 	}
 	return endsWorker
+}
+
+// TestWorkerKilled kills a worker again and again: no call fails, nothing hangs, and
+// run says what happened and cleans up.
+func TestWorkerKilled(t *testing.T) {
+	needRoot(t)
+	s := start(t, brokered(probe("orphaned")))
+	s.expect("calling")
+	for range 5 {
+		worker := s.process("worker")
+		eventually(t, "the worker at work", func() bool { return cpuTicks(worker) > 5 })
+		if err := syscall.Kill(worker, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "another worker", func() bool { return s.process("worker") != worker })
+	}
+	s.say("enough")
+	s.expect("ok")
+	s.end(false)
+	if s.err != nil {
+		t.Errorf("the command was fine, run wasn't: %v", s.err)
+	}
+	if got := s.stderr.String(); strings.Count(got, "ended by SIGKILL; another takes over") != 5 {
+		t.Errorf("run doesn't tell of its killed workers: %q", got)
+	}
+	eventually(t, "nothing of them is left", func() bool { return named(t, "orphaned") == 0 })
+}
+
+func init() {
+	probes["orphaned"] = okay(func() error {
+		errs := make(chan error)
+		var stop atomic.Bool
+		const threads = 8
+		for i := range threads {
+			go func() {
+				for !stop.Load() {
+					var e sys.Errno
+					var fd int
+					if i%2 == 0 {
+						fd, e = load(progTypeSocket, "orphaned", slow(50000), 2, make([]byte, 4096))
+						if e == sys.ENOSPC {
+							e = 0 // the log is too long for the buffer
+							fd = -1
+						}
+					} else {
+						fd, e = variety(i).create("orphaned")
+						if e == 0 {
+							if err := variety(i).check(fd); err != nil {
+								errs <- err
+								return
+							}
+						}
+					}
+					if e != 0 {
+						errs <- fmt.Errorf("thread %d: %w", i, e)
+						return
+					}
+					unix.Close(fd)
+				}
+				errs <- nil
+			}()
+		}
+		ask("calling")
+		stop.Store(true)
+		for range threads {
+			if err := <-errs; err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }

@@ -1,7 +1,6 @@
 package filter
 
 import (
-	"encoding/binary"
 	"flag"
 	"fmt"
 	"os"
@@ -11,7 +10,7 @@ import (
 	"testing"
 	"unsafe"
 
-	"golang.org/x/net/bpf"
+	"github.com/bpfbroker/bpfbroker/internal/brokertest"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files in testdata")
@@ -43,7 +42,7 @@ func program(tb testing.TB, arch string, native []uint32) []Instruction {
 // reference says what a program for a kernel of architecture kernel has to answer.
 // It is written from the kernel's system call tables and the requirement, not from
 // the generator, and shares no constant with it.
-func reference(kernel string, d data) uint32 {
+func reference(kernel string, d brokertest.SeccompData) uint32 {
 	const (
 		allow  = 0x7fff0000
 		notify = 0x7fc00000
@@ -52,9 +51,9 @@ func reference(kernel string, d data) uint32 {
 	var isNative bool
 	switch kernel {
 	case "amd64":
-		switch d.arch {
+		switch d.Arch {
 		case 0xc000003e: // x86-64
-			switch d.nr {
+			switch d.NR {
 			case 321:
 				isNative = true
 			case 0x40000141: // x32
@@ -63,21 +62,21 @@ func reference(kernel string, d data) uint32 {
 				return notify
 			}
 		case 0x40000003: // i386
-			if d.nr == 357 {
+			if d.NR == 357 {
 				return enosys
 			}
 		default:
 			return enosys
 		}
 	case "arm64":
-		switch d.arch {
+		switch d.Arch {
 		case 0xc00000b7: // aarch64
-			isNative = d.nr == 280
-			if d.nr == 241 { // perf_event_open
+			isNative = d.NR == 280
+			if d.NR == 241 { // perf_event_open
 				return notify
 			}
 		case 0x40000028: // arm
-			if d.nr == 386 {
+			if d.NR == 386 {
 				return enosys
 			}
 		default:
@@ -90,108 +89,20 @@ func reference(kernel string, d data) uint32 {
 		return allow
 	}
 	for _, c := range native {
-		if uint64(c) == d.args[0]&0xffffffff {
+		if uint64(c) == d.Args[0]&0xffffffff {
 			return allow
 		}
 	}
 	return notify
 }
 
-// data is struct seccomp_data.
-type data struct {
-	nr, arch uint32
-	ip       uint64
-	args     [6]uint64
-}
-
-// words returns d as the kernel lays it out, little-endian.
-func (d data) words() (w [16]uint32) {
-	w[0], w[1] = d.nr, d.arch
-	w[2], w[3] = uint32(d.ip), uint32(d.ip>>32)
-	for i, a := range d.args {
-		w[4+2*i], w[5+2*i] = uint32(a), uint32(a>>32)
-	}
-	return w
-}
-
-// vm runs programs as packet filters: golang.org/x/net/bpf. A packet's words are
-// big-endian, those of seccomp_data the machine's own: so each word is handed
-// over in the other order. (A load at a multiple of 4 then sees the same value;
-// others don't exist, the kernel refuses them.)
-type vm struct{ *bpf.VM }
-
-func newVM(tb testing.TB, p []Instruction) vm {
-	tb.Helper()
-	ins := make([]bpf.Instruction, len(p))
-	for i, in := range p {
-		ins[i] = bpf.RawInstruction{Op: in.Code, Jt: in.Jt, Jf: in.Jf, K: in.K}.Disassemble()
-		if _, raw := ins[i].(bpf.RawInstruction); raw {
-			tb.Fatalf("instruction %d %+v is unknown to x/net/bpf", i, in)
-		}
-	}
-	v, err := bpf.NewVM(ins)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return vm{v}
-}
-
-func (v vm) run(tb testing.TB, d data) uint32 {
-	var packet [64]byte
-	for i, w := range d.words() {
-		binary.BigEndian.PutUint32(packet[4*i:], w)
-	}
-	r, err := v.Run(packet[:])
-	if err != nil {
-		tb.Fatalf("run on %+v: %v", d, err)
-	}
-	return uint32(r)
-}
-
-// emulate runs p as seccomp_is_const_allow of kernel/seccomp.c does. It returns
-// the answer, how many instructions were executed for it, and whether the answer
-// was found with nr and arch alone.
-func emulate(p []Instruction, d data) (answer uint32, steps int, constant bool) {
-	constant = true
-	words := d.words()
-	var a uint32
-	for pc := 0; pc < len(p); pc++ {
-		steps++
-		switch in := p[pc]; in.Code {
-		case 0x20: // BPF_LD | BPF_W | BPF_ABS
-			constant = constant && (in.K == 0 || in.K == 4)
-			a = words[in.K/4]
-		case 0x15, 0x35: // BPF_JMP | BPF_JEQ, BPF_JGE | BPF_K
-			if in.Code == 0x15 && a == in.K || in.Code == 0x35 && a >= in.K {
-				pc += int(in.Jt)
-			} else {
-				pc += int(in.Jf)
-			}
-		case 0x06: // BPF_RET | BPF_K
-			return in.K, steps, constant
-		default:
-			panic(fmt.Sprintf("instruction %d: code %#x isn't one that the kernel's action cache knows", pc, in.Code))
-		}
-	}
-	panic("ran off the end")
-}
-
-// Every AUDIT_ARCH_… that either kernel reports, and some that it doesn't.
-var auditArches = []uint32{
-	0xc000003e, 0x40000003, // x86-64, i386
-	0xc00000b7, 0x40000028, // aarch64, arm
-	0x000000b7, 0x00000028, // big-endian arm64 without its flags, armeb
-	0x8000003e, 0x4000003e, // x86-64 with a flag missing
-	0xc00000f3, 0, 0xffffffff, // riscv64
-}
-
-func check(t *testing.T, kernel string, v vm, p []Instruction, d data) {
+func check(t *testing.T, kernel string, v brokertest.SeccompVM, p []Instruction, d brokertest.SeccompData) {
 	want := reference(kernel, d)
-	if got := v.run(t, d); got != want {
-		t.Fatalf("arch %#x nr %#x args[0] %#x: got %s, wanted %s", d.arch, d.nr, d.args[0], action(got), action(want))
+	if got := v.Run(t, d); got != want {
+		t.Fatalf("arch %#x nr %#x args[0] %#x: got %s, wanted %s", d.Arch, d.NR, d.Args[0], action(got), action(want))
 	}
-	if got, _, _ := emulate(p, d); got != want {
-		t.Fatalf("arch %#x nr %#x args[0] %#x: emulated got %s, wanted %s", d.arch, d.nr, d.args[0], action(got), action(want))
+	if got, _, _ := brokertest.EmulateSeccomp(p, d); got != want {
+		t.Fatalf("arch %#x nr %#x args[0] %#x: emulated got %s, wanted %s", d.Arch, d.NR, d.Args[0], action(got), action(want))
 	}
 }
 
@@ -200,13 +111,13 @@ func TestProgram(t *testing.T) {
 	for _, kernel := range arches {
 		t.Run(kernel, func(t *testing.T) {
 			p := program(t, kernel, native)
-			v := newVM(t, p)
-			for _, arch := range auditArches {
+			v := brokertest.NewSeccompVM(t, p)
+			for _, arch := range brokertest.AuditArches {
 				for nr := uint32(0); nr <= 600; nr++ {
 					for _, bits := range []uint32{0, 1 << 30, 1 << 31, 1 << 16} {
 						for cmd := uint64(0); cmd <= 64; cmd++ {
-							d := data{nr: nr | bits, arch: arch, ip: 0xdeadbeef_00000141}
-							d.args[0], d.args[1] = cmd|highs[cmd%4]<<32, 1
+							d := brokertest.SeccompData{NR: nr | bits, Arch: arch, IP: 0xdeadbeef_00000141}
+							d.Args[0], d.Args[1] = cmd|highs[cmd%4]<<32, 1
 							check(t, kernel, v, p, d)
 						}
 					}
@@ -215,8 +126,8 @@ func TestProgram(t *testing.T) {
 					for cmd := uint64(0); cmd <= 64; cmd++ {
 						for _, flags := range []uint64{0, 1 << 16, 1 << 17, 1 << 31, 0xffff0000, 1 << 8, 1 << 6} {
 							for _, high := range highs {
-								d := data{nr: nr, arch: arch}
-								d.args[0] = high<<32 | flags | cmd
+								d := brokertest.SeccompData{NR: nr, Arch: arch}
+								d.Args[0] = high<<32 | flags | cmd
 								check(t, kernel, v, p, d)
 							}
 						}
@@ -251,7 +162,7 @@ func TestProgramLists(t *testing.T) {
 	for name, list := range lists {
 		for _, kernel := range arches {
 			p := program(t, kernel, list)
-			v := newVM(t, p)
+			v := brokertest.NewSeccompVM(t, p)
 			listed := make(map[uint32]bool)
 			for _, c := range list {
 				listed[c] = true
@@ -262,7 +173,7 @@ func TestProgramLists(t *testing.T) {
 				if listed[c] {
 					want = _SECCOMP_RET_ALLOW
 				}
-				if got := v.run(t, data{nr: m.bpf, arch: m.native, args: [6]uint64{uint64(c)}}); got != want {
+				if got := v.Run(t, brokertest.SeccompData{NR: m.bpf, Arch: m.native, Args: [6]uint64{uint64(c)}}); got != want {
 					t.Errorf("%s: list %s: command %#x: got %s, wanted %s\n%s", kernel, name, c, action(got), action(want), Disassemble(p))
 				}
 			}
@@ -280,7 +191,7 @@ func TestCached(t *testing.T) {
 		p := program(t, kernel, native)
 		for _, arch := range arches {
 			for nr := range uint32(1024) {
-				answer, _, constant := emulate(p, data{nr: nr, arch: arch})
+				answer, _, constant := brokertest.EmulateSeccomp(p, brokertest.SeccompData{NR: nr, Arch: arch})
 				if cached, want := constant && answer == _SECCOMP_RET_ALLOW, !slices.Contains(looked[arch], nr); cached != want {
 					t.Errorf("%s: arch %#x nr %d: cached as allowed: got %t, wanted %t", kernel, arch, nr, cached, want)
 				}
@@ -324,7 +235,7 @@ func TestSteps(t *testing.T) {
 		{"map_update_elem", "arm64", aarch64, 280, mapUpdate, 11},
 		{"bpf, arm", "arm64", arm, 386, 0, 6},
 	} {
-		_, got, _ := emulate(program(t, c.kernel, native), data{nr: c.nr, arch: c.arch, args: [6]uint64{uint64(c.cmd)}})
+		_, got, _ := brokertest.EmulateSeccomp(program(t, c.kernel, native), brokertest.SeccompData{NR: c.nr, Arch: c.arch, Args: [6]uint64{uint64(c.cmd)}})
 		if got != c.want {
 			t.Errorf("%s: %s: got %d instructions, wanted %d", c.kernel, c.name, got, c.want)
 		}
@@ -433,33 +344,24 @@ func TestLayout(t *testing.T) {
 
 // FuzzProgram compares the program with the reference on any seccomp_data.
 func FuzzProgram(f *testing.F) {
-	programs := make(map[string]vm)
+	programs := make(map[string]brokertest.SeccompVM)
 	emulated := make(map[string][]Instruction)
 	for _, kernel := range arches {
 		emulated[kernel] = program(f, kernel, native)
-		programs[kernel] = newVM(f, emulated[kernel])
+		programs[kernel] = brokertest.NewSeccompVM(f, emulated[kernel])
 	}
-	seed := func(d data) {
-		b := make([]byte, 0, 64)
-		for _, w := range d.words() {
-			b = binary.LittleEndian.AppendUint32(b, w)
-		}
-		f.Add(b)
+	seed := func(d brokertest.SeccompData) {
+		f.Add(d.Bytes())
 	}
-	for _, arch := range auditArches {
+	for _, arch := range brokertest.AuditArches {
 		for _, nr := range []uint32{0, 280, 321, 357, 386, 1<<30 | 321} {
 			for _, cmd := range []uint64{0, 1, 37, 38, 1<<16 | 1, 1<<32 | 1} {
-				seed(data{nr: nr, arch: arch, args: [6]uint64{cmd}})
+				seed(brokertest.SeccompData{NR: nr, Arch: arch, Args: [6]uint64{cmd}})
 			}
 		}
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		var raw [64]byte
-		copy(raw[:], b)
-		d := data{nr: binary.LittleEndian.Uint32(raw[0:]), arch: binary.LittleEndian.Uint32(raw[4:]), ip: binary.LittleEndian.Uint64(raw[8:])}
-		for i := range d.args {
-			d.args[i] = binary.LittleEndian.Uint64(raw[16+8*i:])
-		}
+		d := brokertest.SeccompDataOf(b)
 		for _, kernel := range arches {
 			check(t, kernel, programs[kernel], emulated[kernel], d)
 		}
