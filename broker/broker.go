@@ -42,8 +42,6 @@ const (
 	// It may for longer, as long as there are threads for others; but it isn't begun
 	// anew then.
 	StallDeadline = 30 * time.Second
-	// idleThreads is how many threads are kept waiting for work.
-	idleThreads = 2
 	// memory bounds what the operations under way use together, beside 128 KiB a
 	// thread and one large verifier log (see perform.growLog).
 	memory = 256 << 20
@@ -55,19 +53,23 @@ type Broker struct {
 	cfg     Config
 	channel helper.Channel
 	budget  *arena.Budget
+	shared  sys.Timer // the pool's timer, by its number in the process's fd table
+	pool    pool
+	first   *ledger.Slot  // of the first thread, from Start on; nil: there was none for it
 	begin   chan struct{} // closed: calls may be received
 	gone    chan struct{}
 	end     sync.Once // closes gone
-
-	mu            sync.Mutex
-	threads, idle int
-	free          []*ledger.Slot // that no thread has
-	first         *ledger.Slot   // of the first thread, from Start on; nil: there was none for it
 }
 
-// New returns a broker; Start makes it serve.
-func New(cfg Config) *Broker {
-	return &Broker{cfg: cfg, budget: arena.NewBudget(memory), begin: make(chan struct{}), gone: make(chan struct{})}
+// New returns a broker; Prepare and Start make it serve.
+func New(cfg Config) (*Broker, error) {
+	timer, err := sys.NewTimer()
+	if err != nil {
+		return nil, err
+	}
+	b := &Broker{cfg: cfg, budget: arena.NewBudget(memory), shared: timer, begin: make(chan struct{}), gone: make(chan struct{})}
+	b.pool.grow = func(s *ledger.Slot) { go b.serve(s, false, nil) }
+	return b, nil
 }
 
 // Prepare finds out whether this process can serve, and makes a first thread. It
@@ -83,44 +85,35 @@ func (b *Broker) Prepare() error {
 		// Before 6.6 there is no such thing; wake-ups are slower then.
 		return fmt.Errorf("ask for synchronous wake-ups: %w", e)
 	}
-	b.threads, b.idle = 1, 1
 	ready := make(chan error)
-	go b.serve(nil, ready)
+	go b.serve(nil, false, ready)
 	return <-ready
 }
 
 // Start begins to serve, first what the ledger says that another has left: there is
 // no other now.
 func (b *Broker) Start() {
-	b.mu.Lock()
 	var left []*ledger.Slot
+	p := &b.pool
+	p.mu.Lock()
 	for i := range ledger.Slots {
 		if s := b.cfg.Ledger.Slot(i); s.Taken() {
 			left = append(left, s)
 		} else {
 			s.Free() // perhaps half of it was
-			b.free = append(b.free, s)
+			p.free = append(p.free, s)
 		}
 	}
-	b.threads += len(left)
-	if len(b.free) > 0 {
-		b.first = b.slot()
-	} else { // the first that has finished with what is left goes on
-		b.threads, b.idle = b.threads-1, 0
+	p.threads = len(left)
+	if len(p.free) > 0 { // or else the first that has finished with what is left goes on
+		b.first = p.slot()
+		p.threads, p.idle = p.threads+1, 1
 	}
-	b.mu.Unlock()
+	p.mu.Unlock()
 	for _, s := range left {
-		go b.serve(s, nil)
+		go b.serve(s, true, nil)
 	}
 	close(b.begin)
-}
-
-// slot takes one that is free.
-func (b *Broker) slot() *ledger.Slot {
-	last := len(b.free) - 1
-	s := b.free[last]
-	b.free = b.free[:last]
-	return s
 }
 
 // Gone is closed when calls can't be answered any more. They wait for ever then,
@@ -134,16 +127,16 @@ type thread struct {
 	listener  notify.Listener
 	channelFD int
 	token     int
+	member    // of the pool
 	target    *workload.Target
-	slot      *ledger.Slot
 	mem       *arena.Arena
 	reader    *request.Reader
 	performer *perform.Performer
 }
 
 func (b *Broker) newThread() (*thread, error) {
-	t := &thread{Broker: b, listener: notify.Listener{FD: b.cfg.Listener}, channelFD: b.cfg.Channel, token: b.cfg.Token, mem: arena.New(b.budget)}
-	keep := []*int{&t.listener.FD, &t.channelFD}
+	t := &thread{Broker: b, listener: notify.Listener{FD: b.cfg.Listener}, channelFD: b.cfg.Channel, token: b.cfg.Token, member: member{timer: b.shared}, mem: arena.New(b.budget)}
+	keep := []*int{&t.listener.FD, &t.channelFD, (*int)(&t.timer)}
 	var token *int
 	if t.token >= 0 {
 		token = &t.token
@@ -162,10 +155,11 @@ func (b *Broker) newThread() (*thread, error) {
 	return t, nil
 }
 
-// serve is the life of a thread, which works in slot: it ends when enough others
-// are idle. If there is a call in the slot already, the worker before was killed
-// over it, and it is the first. Without a slot the thread is the first one.
-func (b *Broker) serve(slot *ledger.Slot, ready chan<- error) {
+// serve is the life of a thread, which works in slot. If a call is left in the slot,
+// the worker before was killed over it, and it is the first. (Whether one is isn't for
+// the slot to say: a workload may have taken over a worker, and write to it any time.)
+// Without a slot the thread is the first one.
+func (b *Broker) serve(slot *ledger.Slot, left bool, ready chan<- error) {
 	t, err := b.newThread()
 	if ready != nil {
 		ready <- err
@@ -179,29 +173,36 @@ func (b *Broker) serve(slot *ledger.Slot, ready chan<- error) {
 			return
 		}
 	}
-	idle := !slot.Taken()
 	if err != nil {
-		b.leave(slot, idle, err)
+		b.leave(&member{slot: slot}, !left, err)
 		return
 	}
 	t.slot = slot
-	if !idle { // it was left in the slot
+	if left {
 		n := notify.Of(&slot.Notif)
 		sound := t.guarded(&n, t.resume)
-		if !b.stay(slot, sound && !t.spent()) {
+		if !b.pool.stay(&t.member, sound && !t.spent()) {
 			return
 		}
 	}
 	for {
-		n, err := t.listener.Receive(&slot.Notif)
+		turn, err := b.pool.await(&t.member)
 		if err != nil {
-			b.leave(slot, true, fmt.Errorf("receive: %w", err))
+			b.leave(&t.member, true, fmt.Errorf("wait for a turn: %w", err))
 			return
 		}
-		b.busy()
+		if !turn {
+			return
+		}
+		n, err := t.listener.Receive(&slot.Notif)
+		if err != nil {
+			b.leave(&t.member, false, fmt.Errorf("receive: %w", err))
+			return
+		}
+		b.pool.received(&t.member)
 		b.cfg.Ledger.Count() // before the target goes on, perhaps to its end
 		sound := t.guarded(&n, t.first)
-		if !b.stay(slot, sound && !t.spent()) {
+		if !b.pool.stay(&t.member, sound && !t.spent()) {
 			return
 		}
 	}
@@ -224,59 +225,29 @@ func (t *thread) guarded(n *notify.Notification, handle func(*notify.Notificatio
 	return true
 }
 
-// busy notes that a thread has work, and makes another one to wait in its place.
-func (b *Broker) busy() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.idle--
-	b.replace()
-}
-
-// replace makes a thread that waits for calls, if there is none and may be one more.
-func (b *Broker) replace() {
-	if b.idle == 0 && len(b.free) > 0 {
-		b.threads++
-		b.idle++
-		go b.serve(b.slot(), nil)
-	}
-}
-
-// stay says whether a thread that has finished should wait for more. If not, its
-// slot is free.
-func (b *Broker) stay(slot *ledger.Slot, sound bool) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.idle >= idleThreads || !sound {
-		b.threads--
-		b.free = append(b.free, slot)
-		b.replace() // all others may be busy
-		return false
-	}
-	b.idle++
-	return true
-}
-
 // leave ends a thread that can't go on. If there is a call in its slot, or nobody is
 // left, the worker ends: another one answers.
-func (b *Broker) leave(slot *ledger.Slot, idle bool, err error) {
+func (b *Broker) leave(m *member, idle bool, err error) {
 	b.cfg.Ledger.Fault(err)
-	if !idle {
+	if m.slot.Taken() {
 		b.end.Do(func() { close(b.gone) })
 		return
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.threads--
-	b.idle--
-	b.free = append(b.free, slot)
+	p := &b.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if idle {
+		p.idle--
+	}
+	p.remove(m)
 	switch {
-	case b.threads == 0:
+	case p.threads == 0:
 		b.end.Do(func() { close(b.gone) })
-	case b.idle == 0: // nobody receives; perhaps there will be memory for another thread
+	case p.idle == 0: // perhaps there will be memory for another thread
 		time.AfterFunc(100*time.Millisecond, func() {
-			b.mu.Lock()
-			defer b.mu.Unlock()
-			b.replace()
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.replace()
 		})
 	}
 }
@@ -372,6 +343,9 @@ func (t *thread) handle(n *notify.Notification, redo *perform.Redo) {
 		return
 	}
 
+	if perform.Slow(q) {
+		t.pool.pass(&t.member)
+	}
 	r := t.performer.Do(q, t.target, t.log(), redo)
 	t.reached(stepPerformed)
 	if !q.Row.Effect { // those have no outputs

@@ -39,7 +39,10 @@ func TestGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer book.Close()
-	b := New(Config{Ledger: book, Listener: int(none.Fd()), Channel: int(none.Fd()), Token: -1, Policy: trusted})
+	b, err := New(Config{Ledger: book, Listener: int(none.Fd()), Channel: int(none.Fd()), Token: -1, Policy: trusted})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := b.Prepare(); err != nil {
 		t.Fatal(err)
 	}

@@ -189,6 +189,8 @@ func permitted(kernel, name string, args [6]uint64) bool {
 		return low(2) == unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC
 	case "TGKILL":
 		return low(0) == tgid
+	case "TIMERFD_SETTIME":
+		return low(1) == 0
 	case "UNSHARE": // unsigned long
 		return args[0] == unix.CLONE_FILES|unix.CLONE_FS
 	}

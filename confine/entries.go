@@ -300,8 +300,8 @@ var entries = []Entry{
 	},
 	{
 		Name: "read", AMD64: 0, ARM64: 63,
-		Who: []string{"runtime.netpoll", "sys.CallerOf", "sys.Groups", "sys.Memory.Write"},
-		Why: "the poller's eventfd; files of /proc",
+		Who: []string{"runtime.netpoll", "sys.CallerOf", "sys.Groups", "sys.Memory.Write", "sys.Timer.Wait"},
+		Why: "the poller's eventfd; files of /proc; the timer that passes the turn to receive on",
 	},
 	{
 		Name: "readlinkat", AMD64: 267, ARM64: 78,
@@ -400,6 +400,12 @@ var entries = []Entry{
 		Rules: []Rule{{Arg: 0, Type: "pid_t", Name: "tgid", From: FromTGID}},
 		Who:   []string{"runtime.signalM", "runtime.raise"},
 		Why:   "threads are interrupted for the scheduler and the garbage collector; to die by a signal",
+	},
+	{
+		Name: "timerfd_settime", AMD64: 286, ARM64: 86,
+		Rules: []Rule{arg(1, "int", "flags", none)},
+		Who:   []string{"sys.Timer.Set"},
+		Why:   "a thread that is busy for long passes the turn to receive on",
 	},
 	{
 		Name: "unshare", AMD64: 272, ARM64: 97,

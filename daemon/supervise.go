@@ -53,8 +53,10 @@ const (
 	maxStuck = 4
 	// lastWords is how long a worker may live without its channel.
 	lastWords = time.Second
-	// retry is the time between workers that fail before they serve.
+	// retry is the time between workers that fail before they serve, or that crash
+	// once hasty of them in a row have: whatever is wrong may pass.
 	retry = time.Second
+	hasty = 3
 )
 
 // newSupervisor prepares for a workload whose fds are files.
@@ -124,6 +126,9 @@ func (s *supervisor) run(ready func() error) error {
 		s.blame(why)
 		s.ledger.Fault(fmt.Errorf("worker %d: %w; another takes over", p.pid, why))
 		time.Sleep(pace.wait(time.Now()))
+		if failures > hasty {
+			time.Sleep(retry)
+		}
 		p = nil
 	}
 }

@@ -241,6 +241,17 @@ func NeedsHost(q *request.Request) bool {
 	return q.Row.Host != ""
 }
 
+// Slow says whether the request is likely to take longer than it takes to wake a
+// thread: another process performs it, or there is much for the kernel to read.
+func Slow(q *request.Request) bool {
+	const much = 4096 // 512 instructions
+	size := 0
+	for i := range q.Buffers {
+		size += len(q.Buffers[i].Data)
+	}
+	return size > much || NeedsHost(q)
+}
+
 // withToken puts our token into the attribute, where the command takes one and the
 // application hasn't given its own. It returns how much of the attribute counts:
 // perhaps more than the application gave, which is zero. What the kernel writes

@@ -80,11 +80,14 @@ func serve(o Options) error {
 	if err != nil {
 		return err
 	}
+	b, err := broker.New(broker.Config{Listener: listenerFD, Channel: channelFD, Token: token,
+		Ledger: book, Workload: o.ID, Policy: pol, Probes: probes})
+	if err != nil {
+		return err
+	}
 	if err := confined(); err != nil {
 		return err
 	}
-	b := broker.New(broker.Config{Listener: listenerFD, Channel: channelFD, Token: token,
-		Ledger: book, Workload: o.ID, Policy: pol, Probes: probes})
 	if err := b.Prepare(); err != nil {
 		return err
 	}

@@ -143,9 +143,10 @@ func start(cfg Config) (pid, pidfd int, err error) {
 		Exe:  cfg.Exe,
 		Args: []string{"bpfbroker", Arg, "--id=" + cfg.ID, "--kind=" + string(cfg.Kind), "--policy=" + cfg.Policy.Name(), "--probes=" + cfg.Probes.String()},
 		Env: []string{"GODEBUG=madvdontneed=1", "GOTRACEBACK=single",
-			// Serving threads sleep in the kernel, where the scheduler takes their
-			// processor only after a while: with one alone, every call waits.
-			fmt.Sprintf("GOMAXPROCS=%d", max(4, runtime.NumCPU()))},
+			// Threads sleep in the kernel, each with one of the runtime's processors, which
+			// the scheduler takes away at once while no other is free, and gives to a thread
+			// that it wakes for it.
+			fmt.Sprintf("GOMAXPROCS=%d", max(16, runtime.NumCPU()))},
 		Files:  []*os.File{null, null, os.Stderr, cfg.Listener, cfg.Channel, cfg.Ledger},
 		Cgroup: cfg.Cgroup,
 		Keep:   Capabilities(cfg.Kind, cfg.Policy.Ceiling()),

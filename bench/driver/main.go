@@ -81,7 +81,7 @@ func main() {
 	flag.StringVar(&o.broker, "broker", "bin/bpfbroker", "the bpfbroker to measure")
 	flag.StringVar(&o.source, "source", "bench", "directory of the C programs")
 	flag.StringVar(&o.report, "report", "docs/results/bench.md", "the report to write; empty: standard output only")
-	flag.StringVar(&o.only, "only", "", "only this kind of call; writes no report")
+	flag.StringVar(&o.only, "only", "", "only this kind of call, as callbench calls it (map_create, …); writes no report")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
