@@ -188,7 +188,20 @@ func (c *chaosThread) run() {
 		c.gate.RLock()
 		c.step()
 		c.gate.RUnlock()
+		if c.board.calm.Load() {
+			time.Sleep(c.rest())
+		}
 	}
+}
+
+// rest is how long a thread pauses after each step while all is calm: one that makes
+// maps and one whose calls the daemon performs are to notice when they are served
+// again.
+func (c *chaosThread) rest() time.Duration {
+	if c.n == 0 || c.name == "ids" && chaosSteps[c.n-1].name != "ids" {
+		return 500 * time.Microsecond
+	}
+	return time.Second
 }
 
 func (c *chaosThread) step() {
