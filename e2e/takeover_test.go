@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
@@ -323,6 +324,56 @@ func (c *code) answered() string {
 		time.Sleep(time.Millisecond)
 	}
 	return endsWorker
+}
+
+// TestFDsOnTheWay has a workload keep as many fds on the way in sockets as the kernel
+// lets it: all processes of a uid count together (unix(7), ETOOMANYREFS), and its worker
+// is one of them. Another worker takes over all the same.
+func TestFDsOnTheWay(t *testing.T) {
+	needRoot(t)
+	run := brokered(probe("hoarder"))
+	limited := exec.Command("prlimit", append([]string{"--nofile=1200", "--"}, run.Args...)...)
+	limited.Env, limited.Dir = run.Env, run.Dir
+	s := start(t, limited)
+	s.expect("full")
+	worker := s.process("worker")
+	if err := syscall.Kill(worker, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	s.say("go on")
+	s.expect("ok")
+	s.end(false)
+	if s.err != nil || strings.Count(s.stderr.String(), "\n") != 1 {
+		t.Errorf("%v, %s", s.err, s.stderr.String())
+	}
+}
+
+func init() {
+	probes["hoarder"] = okay(func() error {
+		full := false
+		for !full {
+			pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+			if err != nil {
+				return err
+			}
+			const most = 253 // SCM_MAX_FD
+			switch err := unix.Sendmsg(pair[0], []byte{0}, unix.UnixRights(make([]int, most)...), nil, 0); {
+			case err == unix.ETOOMANYREFS:
+				full = true
+			case err != nil:
+				return err
+			}
+		}
+		ask("full")
+		fd, e := variety(0).create("hoarder")
+		if e != 0 {
+			return fmt.Errorf("map_create: %w", e)
+		}
+		if err := variety(0).check(fd); err != nil {
+			return err
+		}
+		return nil
+	})
 }
 
 // TestWorkerKilled kills a worker again and again: no call fails, nothing hangs, and

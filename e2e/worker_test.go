@@ -77,6 +77,11 @@ func TestWorkerPlace(t *testing.T) {
 			if ns(pid, "mnt") == ns(run, "mnt") {
 				t.Error("it is in the host's mount namespace")
 			}
+			// Whoever has CAP_SYS_ADMIN in the namespace's owner can enter it and mount there,
+			// if it gets at it (NS_MNT_GET_NEXT before e6b899f08066, and file handles of nsfs).
+			if got, want := owner(t, fmt.Sprintf("/proc/%d/ns/mnt", pid)), inode(t, "/proc/self/ns/user"); got != want {
+				t.Errorf("its mount namespace belongs to user namespace %d, not to ours, %d", got, want)
+			}
 			root, err := os.ReadDir(fmt.Sprintf("/proc/%d/root/", pid))
 			if err != nil || len(root) != 1 || root[0].Name() != "proc" {
 				t.Errorf("its root has %v, %v", root, err)
@@ -107,6 +112,31 @@ func TestWorkerPlace(t *testing.T) {
 			s.end(true)
 		})
 	}
+}
+
+// owner is the inode of the user namespace to which the namespace at path belongs.
+func owner(t *testing.T, path string) uint64 {
+	t.Helper()
+	ns, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	fd, err := unix.IoctlRetInt(int(ns.Fd()), unix.NS_GET_USERNS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	return inode(t, fmt.Sprintf("/proc/self/fd/%d", fd))
+}
+
+func inode(t *testing.T, path string) uint64 {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	return st.Ino
 }
 
 // childOf finds a child of a process by the name that it calls itself.

@@ -1,6 +1,7 @@
 package helper
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync"
@@ -62,25 +63,42 @@ func Fail(sock int, err error) error {
 
 // Token makes a token with the policy's ceiling: from a bpffs of the worker's user
 // namespace that the daemon creates and that is mounted nowhere.
-func Token(sock int) (int, error) {
-	fs, err := sys.OpenFS("bpf", "0700")
-	if err != nil {
-		return -1, err
-	}
-	defer sys.Close(fs)
-	if err := sys.SendWithFDs(sock, []byte{kindBPFFS}, fs); err != nil {
-		return -1, fmt.Errorf("ask for a bpffs: %w", err)
+func Token(sock int) (token int, err error) {
+	// The worker's own mount namespace belongs to the host: whoever else is in its user
+	// namespace can't enter it, nor mount there what the worker would read. A bpffs can
+	// be begun in one alone that belongs to the user namespace.
+	err = sys.InOwnMountNS(func() error {
+		fs, err := sys.OpenFS("bpf", "0700")
+		if err != nil {
+			return err
+		}
+		defer sys.Close(fs)
+		if err := delegated(sock, fs); err != nil {
+			return err
+		}
+		token, err = sys.TokenOf(fs)
+		return err
+	})
+	return token, err
+}
+
+// delegated has the daemon create the bpffs that fs has begun. It takes fs from us: who
+// sends fds can be kept from it by others of its uid (unix(7), ETOOMANYREFS), and
+// without a token there is no worker.
+func delegated(sock, fs int) error {
+	if err := sys.SendWithFDs(sock, binary.LittleEndian.AppendUint32([]byte{kindBPFFS}, uint32(fs))); err != nil {
+		return fmt.Errorf("ask for a bpffs: %w", err)
 	}
 	var b [8]byte
 	n, _, err := sys.RecvWithFDs(sock, b[:])
 	if err != nil || n == 0 {
-		return -1, fmt.Errorf("ask for a bpffs: no answer (%v)", err)
+		return fmt.Errorf("ask for a bpffs: no answer (%v)", err)
 	}
 	r := reader{b: b[:n]}
 	if kind, e := r.u8(), r.u32(); r.short || kind != kindDone || e != 0 {
-		return -1, fmt.Errorf("create bpffs: %w", sys.Errno(e))
+		return fmt.Errorf("create bpffs: %w", sys.Errno(e))
 	}
-	return sys.TokenOf(fs)
+	return nil
 }
 
 // Made implements perform.Host. It doesn't wait.

@@ -268,7 +268,7 @@ func TestHostilePackets(t *testing.T) {
 		"fds that aren't there": {one(Call{Call: next, Numbers: []int32{3}, Segments: segment}), 0},
 		"fds of nothing":        {one(Call{Call: next, Segments: segment}), 2},
 		"more fds than it says": {one(Call{Call: next, HasNetNS: true, Segments: segment}), maxFDs},
-		"fd context twice":      {[]byte{kindBPFFS}, 2},
+		"a bpffs of nothing":    {[]byte{kindBPFFS}, 1},
 	} {
 		p := newPair(t, trusted(t))
 		var fds []int
@@ -292,7 +292,7 @@ func TestHostilePackets(t *testing.T) {
 	if err := errors.Join(p.server.Go(), <-ready); err != nil {
 		t.Fatal(err)
 	}
-	if a := p.raw([]byte{kindBPFFS}, int(null.Fd())); a != nil {
+	if a := p.raw(append([]byte{kindBPFFS}, 2, 0, 0, 0)); a != nil {
 		t.Errorf("a bpffs for a worker that serves: %+v", a)
 	}
 }

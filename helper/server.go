@@ -179,10 +179,12 @@ func (t *server) packet(b []byte, fds []int) error {
 	}()
 	switch b[0] {
 	case kindBPFFS:
-		if t.serving || len(fds) != 1 {
-			return errors.New("asks for a bpffs while it serves")
+		r := reader{b: b[1:]}
+		n := int(r.u32())
+		if t.serving || r.short || len(r.b) != 0 {
+			return errors.New("asks for a bpffs while it serves, or for none")
 		}
-		e := sys.CreateDelegation(fds[0], t.cfg.Policy.Ceiling().Options())
+		e := t.delegate(n)
 		return t.send(binary.LittleEndian.AppendUint32([]byte{kindDone}, uint32(e)))
 	case kindReady:
 		t.serving = true
@@ -216,6 +218,22 @@ func (t *server) packet(b []byte, fds []int) error {
 		return fmt.Errorf("a packet of kind %d", b[0])
 	}
 	return nil
+}
+
+// delegate makes a bpffs of the policy's ceiling from the fs context that the worker has
+// begun, its fd n.
+func (t *server) delegate(n int) sys.Errno {
+	worker, e := sys.PidfdOpen(t.cfg.Worker)
+	if e != 0 {
+		return e
+	}
+	defer sys.Close(worker)
+	fs, e := sys.PidfdGetFD(worker, n)
+	if e != 0 {
+		return e
+	}
+	defer sys.Close(fs)
+	return sys.CreateDelegation(fs, t.cfg.Policy.Ceiling().Options())
 }
 
 // made notes an object that the worker shows. What is no map, program or BTF is

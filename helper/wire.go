@@ -16,7 +16,7 @@ import (
 // A worker may be in the hands of its workload: the daemon takes nothing in a
 // packet for granted. A daemon is trusted by its workers.
 const (
-	kindBPFFS = 1 + iota // fd: an fs context, to be made a bpffs with the ceiling
+	kindBPFFS = 1 + iota // number of the worker's fd of an fs context, 4 bytes: to be made a bpffs with the ceiling
 	kindReady            // the worker could serve
 	kindMade             // fd: a map, program or BTF that was made for the workload
 	kindCall             // a call: see Call

@@ -31,17 +31,35 @@ func ForkCgroupNS() error {
 // InMountNS runs f on a thread that has entered the mount namespace, with the
 // working directory at its root, and ends with f. f must not start goroutines.
 func InMountNS(ns int, f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+	return onThread(func() error {
 		if err := unix.Unshare(unix.CLONE_FS); err != nil {
-			done <- fmt.Errorf("unshare working directory: %w", err)
-			return
+			return fmt.Errorf("unshare working directory: %w", err)
 		}
 		if err := unix.Setns(ns, unix.CLONE_NEWNS); err != nil {
-			done <- fmt.Errorf("enter mount namespace: %w", err)
-			return
+			return fmt.Errorf("enter mount namespace: %w", err)
 		}
+		return f()
+	})
+}
+
+// InOwnMountNS runs f on a thread whose mount namespace belongs to the process's user
+// namespace, and ends with f. f must not start goroutines. The process's first
+// thread, which doesn't end with a goroutine, must be locked by another (see
+// LockOSThread in init).
+func InOwnMountNS(f func() error) error {
+	return onThread(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+			return fmt.Errorf("unshare mount namespace: %w", err)
+		}
+		return f()
+	})
+}
+
+// onThread runs f on an OS thread that ends with it.
+func onThread(f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked
 		done <- f()
 	}()
 	return <-done

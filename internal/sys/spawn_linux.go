@@ -55,8 +55,6 @@ func (s *Spawn) steps(files []int, caps *[2]unix.CapUserData) []forkStep {
 	if s.UserNS != nil {
 		steps = append(steps,
 			forkStep{"enter user namespace", unix.SYS_SETNS, [3]uintptr{s.UserNS.Fd(), unix.CLONE_NEWUSER, 0}},
-			// A copy that belongs to the user namespace: there a bpffs can be begun.
-			forkStep{"copy mount namespace", unix.SYS_UNSHARE, [3]uintptr{unix.CLONE_NEWNS, 0, 0}},
 			// Ids that aren't mapped would lose all capabilities at exec.
 			forkStep{"become the namespace's group 0", unix.SYS_SETRESGID, [3]uintptr{0, 0, 0}},
 			forkStep{"become the namespace's user 0", unix.SYS_SETRESUID, [3]uintptr{0, 0, 0}},
