@@ -25,6 +25,9 @@ type Workload struct {
 	UserNS   *os.File
 	NetNS    *os.File
 	Cgroup   *os.File // directory of the worker's cgroup (v2)
+	// Tasks are the files by which a thread enters the worker's cgroups of v1, if there
+	// are any.
+	Tasks []*os.File
 }
 
 // Keeper is what starts a daemon for one workload, keeps its fds, and starts
@@ -70,9 +73,13 @@ func Keep(w Workload) (*Keeper, error) {
 	if k.ledger, err = ledger.Open(int(book.Fd())); err != nil {
 		return nil, err
 	}
-	for name, f := range map[string]*os.File{
+	files := map[string]*os.File{
 		fdListener: w.Listener, fdUserNS: w.UserNS, fdNetNS: w.NetNS, fdCgroup: w.Cgroup, fdLedger: book, fdObjects: objects,
-	} {
+	}
+	for i, f := range w.Tasks {
+		files[fmt.Sprint(fdTasks, i)] = f
+	}
+	for name, f := range files {
 		if f == nil {
 			continue
 		}

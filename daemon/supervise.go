@@ -25,6 +25,7 @@ type supervisor struct {
 	memory  string
 	store   store
 	files   map[string]*os.File // by their names in the store
+	parent  *worker.Parent      // nil: no worker was started yet
 	exe     *os.File
 	probes  request.Probes
 	objects *workload.Objects
@@ -174,14 +175,20 @@ func (s *supervisor) start() (*process, error) {
 		return nil, fmt.Errorf("make channel to worker: %w", err)
 	}
 	defer theirs.Close()
-	pid, fd, err := worker.Start(worker.Config{
-		ID: s.id, Kind: s.kind, Policy: s.policy, Probes: s.probes, Exe: s.exe,
-		Listener: s.files[fdListener], Channel: theirs, Ledger: s.files[fdLedger],
-		UserNS: s.files[fdUserNS], NetNS: s.files[fdNetNS], Cgroup: cgroup,
-	})
+	if s.parent == nil {
+		s.parent, err = worker.NewParent(s.files[fdNetNS], s.tasks())
+	}
+	var pid, fd int
+	if err == nil {
+		pid, fd, err = s.parent.Start(worker.Config{
+			ID: s.id, Kind: s.kind, Policy: s.policy, Probes: s.probes, Exe: s.exe,
+			Listener: s.files[fdListener], Channel: theirs, Ledger: s.files[fdLedger],
+			UserNS: s.files[fdUserNS], Cgroup: cgroup,
+		})
+	}
 	if err != nil {
 		ours.Close()
-		return nil, err
+		return nil, fmt.Errorf("start worker of workload %q: %w", s.id, err)
 	}
 	pidfd := os.NewFile(uintptr(fd), "worker")
 	theirs.Close() // its end is the worker's alone: we see when that closes
@@ -206,6 +213,17 @@ func (s *supervisor) start() (*process, error) {
 		return nil, fmt.Errorf("start worker of workload %q: %w", s.id, s.end(p, err))
 	}
 	return p, nil
+}
+
+// tasks are the files by which the worker enters its cgroups of v1.
+func (s *supervisor) tasks() (out []*os.File) {
+	for i := 0; ; i++ {
+		f := s.files[fmt.Sprint(fdTasks, i)]
+		if f == nil {
+			return out
+		}
+		out = append(out, f)
+	}
 }
 
 func (s *supervisor) forget(name string) {

@@ -86,6 +86,18 @@ func TestWorkerPlace(t *testing.T) {
 			if err != nil || len(root) != 1 || root[0].Name() != "proc" {
 				t.Errorf("its root has %v, %v", root, err)
 			}
+			for controllers, path := range cgroups(t, run) {
+				if controllers == "" || controllers == "cpuset" || strings.HasPrefix(controllers, "name=") {
+					continue // it has none of those; of v2: see TestChaosWorkload
+				}
+				want := filepath.Join(path, "bpfbroker-"+strings.TrimPrefix(ours("worker")[pid][2], "--id="))
+				if got := cgroups(t, pid)[controllers]; got != want {
+					t.Errorf("its cgroup of %s is %s, not %s", controllers, got, want)
+				}
+				if got := cgroups(t, cmd)[controllers]; got != path {
+					t.Errorf("the workload's cgroup of %s is %s, not run's, %s", controllers, got, path)
+				}
+			}
 			if token {
 				// Capabilities in the workload's user namespace; the uid that root has
 				// there, which is nobody's here.
@@ -112,6 +124,21 @@ func TestWorkerPlace(t *testing.T) {
 			s.end(true)
 		})
 	}
+}
+
+// cgroups are a process's, by their controllers; "" is v2's.
+func cgroups(t *testing.T, pid int) map[string]string {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]string{}
+	for line := range strings.Lines(string(b)) {
+		f := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		all[f[1]] = f[2]
+	}
+	return all
 }
 
 // owner is the inode of the user namespace to which the namespace at path belongs.

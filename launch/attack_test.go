@@ -167,7 +167,7 @@ func TestSharedStream(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer parent.Close()
-	if err := (&cgroup{parent, cgroupPrefix + id(a)}).remove(); err != nil {
+	if err := (&cgroup{parent, cgroupPrefix + id(a), false}).remove(); err != nil {
 		t.Error(err)
 	}
 	a.Wait()

@@ -15,7 +15,7 @@ import (
 	"github.com/bpfbroker/bpfbroker/internal/sys"
 )
 
-// A workload has three cgroups (v2) below the caller's:
+// A workload has three cgroups of v2 below the caller's (for v1 see cgroup_v1.go):
 //
 //	bpfbroker-ID                   the host's: limits for all of it go here
 //	bpfbroker-ID/workload          delegated: the root of the workload's view
@@ -30,10 +30,11 @@ const (
 	workerLeaf   = "bpfbroker.worker"
 )
 
-// cgroup is a workload's top cgroup.
+// cgroup is a workload's top cgroup, or a cgroup of v1 for its worker.
 type cgroup struct {
 	parent *os.File // the caller's cgroup directory
 	name   string
+	v1     bool
 }
 
 // path is reached through the open parent, so that it is the same one however
@@ -44,25 +45,20 @@ func (c *cgroup) path(elem ...string) string {
 
 // callerCgroup opens the caller's cgroup v2 directory.
 func callerCgroup() (*os.File, error) {
-	own, err := ownCgroupPath()
+	all, err := callerCgroups()
 	if err != nil {
 		return nil, err
+	}
+	own, ok := all[""]
+	if !ok {
+		return nil, errors.New("own cgroup: this kernel has no cgroup v2")
 	}
 	mounts, err := readMounts()
 	if err != nil {
 		return nil, err
 	}
-	for _, m := range mounts {
-		if m.fsType != "cgroup2" {
-			continue
-		}
-		rel, err := filepath.Rel(m.root, own)
-		if err != nil || rel == ".." || strings.HasPrefix(rel, "../") {
-			continue // shows another part of the hierarchy
-		}
-		if f, err := os.Open(filepath.Join(m.point, rel)); err == nil {
-			return f, nil
-		}
+	if f := openCgroup(own, mounts, func(m mountLine) bool { return m.fsType == "cgroup2" }); f != nil {
+		return f, nil
 	}
 	fd, err := sys.MountCgroup2()
 	if err != nil {
@@ -72,18 +68,40 @@ func callerCgroup() (*os.File, error) {
 	return os.Open(filepath.Join(fmt.Sprintf("/proc/self/fd/%d", fd), own))
 }
 
-// ownCgroupPath is our path in the v2 hierarchy (cgroups(7)).
-func ownCgroupPath() (string, error) {
+// callerCgroups are the caller's paths in all hierarchies, by their controllers
+// (cgroups(7)), as "cpu,cpuacct"; "" is v2's.
+func callerCgroups() (map[string]string, error) {
 	b, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
-		return "", fmt.Errorf("own cgroup: %w", err)
+		return nil, fmt.Errorf("own cgroup: %w", err)
 	}
+	all := map[string]string{}
 	for line := range strings.Lines(string(b)) {
-		if p, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::"); ok {
-			return strings.TrimSuffix(p, " (deleted)"), nil
+		f := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
+		if len(f) != 3 {
+			return nil, fmt.Errorf("own cgroup: unexpected line %q", line)
+		}
+		all[f[1]] = strings.TrimSuffix(f[2], " (deleted)")
+	}
+	return all, nil
+}
+
+// openCgroup opens a cgroup's directory below a mount of its hierarchy; nil: there is
+// none that shows it.
+func openCgroup(path string, mounts []mountLine, of func(mountLine) bool) *os.File {
+	for _, m := range mounts {
+		if !of(m) {
+			continue
+		}
+		rel, err := filepath.Rel(m.root, path)
+		if err != nil || rel == ".." || strings.HasPrefix(rel, "../") {
+			continue // shows another part of the hierarchy
+		}
+		if f, err := os.Open(filepath.Join(m.point, rel)); err == nil {
+			return f
 		}
 	}
-	return "", errors.New("own cgroup: this kernel has no cgroup v2")
+	return nil
 }
 
 // make makes the top cgroup.
@@ -127,6 +145,9 @@ func (c *cgroup) fill(uid, gid int) error {
 // kill kills every process in a cgroup and below, and waits until they are gone
 // (cgroup.kill, Linux 5.14).
 func (c *cgroup) kill(leaf string) error {
+	if c.v1 { // who is there is also in one of v2
+		return nil
+	}
 	err := os.WriteFile(c.path(leaf, "cgroup.kill"), []byte("1"), 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -258,8 +279,9 @@ func removeEmpty(path string) error {
 	}
 }
 
-// mountLine is what we need of a line of mountinfo (proc_pid_mountinfo(5)).
-type mountLine struct{ root, point, fsType string }
+// mountLine is what we need of a line of mountinfo (proc_pid_mountinfo(5)). options are
+// the file system's.
+type mountLine struct{ root, point, fsType, options string }
 
 // readMounts lists the mounts of the calling thread's namespace.
 func readMounts() ([]mountLine, error) {
@@ -278,8 +300,11 @@ func readMounts() ([]mountLine, error) {
 		if !ok || len(fields) < 5 {
 			continue
 		}
-		fsType, _, _ := strings.Cut(tail, " ")
-		out = append(out, mountLine{unescape.Replace(fields[3]), unescape.Replace(fields[4]), fsType})
+		of := strings.Fields(tail)
+		if len(of) < 3 {
+			continue
+		}
+		out = append(out, mountLine{unescape.Replace(fields[3]), unescape.Replace(fields[4]), of[0], of[2]})
 	}
 	if err := lines.Err(); err != nil {
 		return nil, fmt.Errorf("list mounts: %w", err)

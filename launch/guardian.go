@@ -21,6 +21,7 @@ type guardian struct {
 // task is a message to the guardian.
 type task struct {
 	Cgroup string // with the fd of the caller's cgroup: make this one below it, and remove it
+	V1     bool   // it is a cgroup of v1
 	Undo   *undo  // with a loan's handle and record: end it
 	Done   bool   // nothing is left to do
 }
@@ -54,7 +55,7 @@ func startGuardian() (*guardian, error) {
 // makeCgroup makes the guardian make the cgroup, and remove it later. It is its
 // maker so that it neither misses ours nor ever removes another's.
 func (g *guardian) makeCgroup(c *cgroup) error {
-	return g.ask(task{Cgroup: c.name}, int(c.parent.Fd()))
+	return g.ask(task{Cgroup: c.name, V1: c.v1}, int(c.parent.Fd()))
 }
 
 // undoLater makes the guardian end the loan.
@@ -109,7 +110,7 @@ func guardianMain() {
 			}
 			continue
 		}
-		c := &cgroup{os.NewFile(uintptr(fd), "cgroup"), t.Cgroup}
+		c := &cgroup{os.NewFile(uintptr(fd), "cgroup"), t.Cgroup, t.V1}
 		var a answer
 		if err := c.make(); err != nil {
 			a.Error = err.Error()

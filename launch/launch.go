@@ -74,6 +74,8 @@ type Workload struct {
 	guardian *guardian
 	cgroup   *cgroup
 	worker   *os.File
+	v1       []*cgroup // the worker's
+	tasks    []*os.File
 	loans    []*loan
 	link     *link
 	listener *os.File
@@ -230,8 +232,10 @@ func (w *Workload) makeCgroup(id string) error {
 	if err := c.fill(rootOf(w.uids), rootOf(w.gids)); err != nil {
 		return err
 	}
-	w.worker, err = os.Open(c.path(workerLeaf))
-	return err
+	if w.worker, err = os.Open(c.path(workerLeaf)); err != nil {
+		return err
+	}
+	return w.workerCgroupsV1(c.name)
 }
 
 // spawn starts the stage in its namespaces and cgroup. It returns the init's end
@@ -437,6 +441,11 @@ func (w *Workload) PID() int { return w.pid }
 // the one that limits both, which the workload can't see.
 func (w *Workload) WorkerCgroup() *os.File { return w.worker }
 
+// WorkerTasks are the files (tasks) by which a thread enters the worker's cgroups of v1,
+// one for each hierarchy where it has one; they are below the caller's cgroups, in which
+// the workload is.
+func (w *Workload) WorkerTasks() []*os.File { return w.tasks }
+
 // Release lets CMD be executed, and returns once it is: the error is an
 // *ExecError where it can't be. The caller's standard input and output and the
 // fds that it inherited are CMD's from then on: in the caller /dev/null takes
@@ -496,6 +505,7 @@ func (w *Workload) close() error {
 	if w.cgroup != nil {
 		cgroups = append(cgroups, w.cgroup)
 	}
+	cgroups = append(cgroups, w.v1...)
 	err := cleanUp(cgroups, w.loans)
 	if w.pid != 0 && err == nil {
 		<-w.ended
@@ -506,11 +516,11 @@ func (w *Workload) close() error {
 	if w.guardian != nil {
 		w.guardian.dismiss(err == nil)
 	}
-	for _, f := range []*os.File{w.listener, w.user, w.mnt, w.net, w.pidns, w.worker, w.init} {
+	for _, f := range append(w.tasks, w.listener, w.user, w.mnt, w.net, w.pidns, w.worker, w.init) {
 		f.Close() // nil is fine: it returns an error
 	}
-	if w.cgroup != nil {
-		w.cgroup.parent.Close()
+	for _, c := range cgroups {
+		c.parent.Close()
 	}
 	if w.pid != 0 {
 		sys.Close(w.pidfd)

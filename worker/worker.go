@@ -6,7 +6,7 @@
 // namespace, and in a mount namespace with nothing but a /proc that shows the
 // workload's own processes. Kind says what it may do with bpf().
 //
-// Start (in the daemon) executes it: see sys.Spawn for the steps, in their order.
+// Parent (in the daemon) executes it: see sys.Spawn for the steps, in their order.
 // Main (in the worker) makes the token, puts itself under a seccomp filter
 // (package confine), and serves until the last process of the workload has ended.
 package worker
@@ -98,7 +98,6 @@ type Config struct {
 	Channel  *os.File // its end of the channel to the daemon
 	Ledger   *os.File // the workload's
 	UserNS   *os.File // the workload's user namespace
-	NetNS    *os.File // and network namespace
 	Cgroup   *os.File // directory of the worker's cgroup (v2)
 }
 
@@ -116,29 +115,51 @@ const Arg = "worker"
 // before it counts as stalled. When its worker is replaced, it is refused.
 const StallDeadline = broker.StallDeadline
 
-// Start executes a worker. Whether it serves then is told over the channel.
-func Start(cfg Config) (pid, pidfd int, err error) {
-	done := make(chan struct{})
-	go func() { // its OS thread ends with it: its namespaces are changed for good
-		pid, pidfd, err = start(cfg)
-		close(done)
-	}()
-	<-done
-	if err != nil {
-		return 0, -1, fmt.Errorf("start worker of workload %q: %w", cfg.ID, err)
-	}
-	return pid, pidfd, nil
+// Parent is a thread from which a workload's workers are forked, where they shall be:
+// what of that the kernel hands on to children need not be made for each.
+type Parent struct {
+	jobs chan func()
 }
 
-func start(cfg Config) (pid, pidfd int, err error) {
-	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
+// NewParent returns a parent in the workload's network namespace, in a mount namespace
+// with nothing but a /proc, and in the cgroups of v1 to which tasks lead. There is no
+// end to it but the process's.
+func NewParent(netNS *os.File, tasks []*os.File) (*Parent, error) {
+	p := &Parent{jobs: make(chan func())}
+	ready := make(chan error)
+	go func() {
+		err := sys.BecomeWorkerParent(int(netNS.Fd()), tasks)
+		ready <- err
+		if err != nil {
+			return // the thread ends with the goroutine
+		}
+		for job := range p.jobs {
+			job()
+		}
+	}()
+	if err := <-ready; err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// Start executes a worker. Whether it serves then is told over the channel.
+func (p *Parent) Start(cfg Config) (pid, pidfd int, err error) {
+	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0) // which the parent doesn't see
 	if err != nil {
 		return 0, -1, err
 	}
 	defer null.Close()
-	if err := sys.BecomeWorkerParent(int(cfg.NetNS.Fd())); err != nil {
-		return 0, -1, err
+	done := make(chan struct{})
+	p.jobs <- func() {
+		pid, pidfd, err = start(cfg, null)
+		close(done)
 	}
+	<-done
+	return pid, pidfd, err
+}
+
+func start(cfg Config, null *os.File) (pid, pidfd int, err error) {
 	s := sys.Spawn{
 		Exe:  cfg.Exe,
 		Args: []string{"bpfbroker", Arg, "--id=" + cfg.ID, "--kind=" + string(cfg.Kind), "--policy=" + cfg.Policy.Name(), "--probes=" + cfg.Probes.String()},

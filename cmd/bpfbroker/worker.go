@@ -9,7 +9,7 @@ import (
 	"github.com/bpfbroker/bpfbroker/worker"
 )
 
-// workerCommand is what worker.Start executes; it is of no use to anyone else.
+// workerCommand is what worker.Parent executes; it is of no use to anyone else.
 func workerCommand() *cobra.Command {
 	var o worker.Options
 	c := &cobra.Command{
