@@ -25,8 +25,7 @@ type Workload struct {
 	UserNS   *os.File
 	NetNS    *os.File
 	Cgroup   *os.File // directory of the worker's cgroup (v2)
-	// Tasks are the files by which a thread enters the worker's cgroups of v1, if there
-	// are any.
+	// Tasks are the files "tasks" of the worker's cgroups of v1, if there are any.
 	Tasks []*os.File
 }
 

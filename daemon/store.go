@@ -15,7 +15,7 @@ const (
 	fdUserNS   = "userns"   // the workload's user namespace
 	fdNetNS    = "netns"    // and network namespace
 	fdCgroup   = "cgroup"   // directory of the worker's cgroup (v2)
-	fdTasks    = "tasks"    // and a number: by which it enters a cgroup of v1
+	fdTasks    = "tasks"    // and a number: the file of that name of a cgroup of v1
 	fdLedger   = "ledger"
 	fdObjects  = "objects" // workload.Objects
 	// What a worker that runs has:

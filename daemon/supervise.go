@@ -55,7 +55,8 @@ const (
 	// lastWords is how long a worker may live without its channel.
 	lastWords = time.Second
 	// retry is the time between workers that fail before they serve, or that crash
-	// once hasty of them in a row have: whatever is wrong may pass.
+	// after hasty of them in a row have, by which the call is refused that may have been
+	// the cause: whatever is wrong may pass.
 	retry = time.Second
 	hasty = 3
 )
@@ -90,6 +91,11 @@ func newSupervisor(id string, kind worker.Kind, pol policy.Policy, memory string
 // run serves the workload until it has ended. ready is called once its calls are
 // answered. The error says why they can't be.
 func (s *supervisor) run(ready func() error) error {
+	defer func() {
+		if s.parent != nil {
+			s.parent.Close()
+		}
+	}()
 	p := s.adopt()
 	var pace pace
 	for failures := 0; ; {
@@ -176,14 +182,14 @@ func (s *supervisor) start() (*process, error) {
 	}
 	defer theirs.Close()
 	if s.parent == nil {
-		s.parent, err = worker.NewParent(s.files[fdNetNS], s.tasks())
+		s.parent, err = worker.NewParent(s.files[fdNetNS])
 	}
 	var pid, fd int
 	if err == nil {
 		pid, fd, err = s.parent.Start(worker.Config{
 			ID: s.id, Kind: s.kind, Policy: s.policy, Probes: s.probes, Exe: s.exe,
 			Listener: s.files[fdListener], Channel: theirs, Ledger: s.files[fdLedger],
-			UserNS: s.files[fdUserNS], Cgroup: cgroup,
+			UserNS: s.files[fdUserNS], Cgroup: cgroup, Tasks: s.tasks(),
 		})
 	}
 	if err != nil {
@@ -215,7 +221,7 @@ func (s *supervisor) start() (*process, error) {
 	return p, nil
 }
 
-// tasks are the files by which the worker enters its cgroups of v1.
+// tasks are the files of that name of the worker's cgroups of v1.
 func (s *supervisor) tasks() (out []*os.File) {
 	for i := 0; ; i++ {
 		f := s.files[fmt.Sprint(fdTasks, i)]

@@ -33,7 +33,15 @@ func TestStallFUSE(t *testing.T) {
 	if err := os.Chmod(device, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	s := start(t, brokered(probe("fuse", device)))
+	dir, err := os.MkdirTemp("", "fuse-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	s := start(t, brokered(probe("fuse", device, dir)))
 	worker := s.findWorker()
 	s.expect("going on")
 	says(t, brokered(probe("target-plain")))
@@ -83,23 +91,25 @@ func init() {
 			}
 			ask("going on")
 		}
-		end := stallFUSE(os.Args[1], stallThreads)
+		end := stallFUSE(stallThreads, false)
 		goOn()
 		end()
 		goOn()
-		end = stallFUSE(os.Args[1], maxServing+20)
+		end = stallFUSE(maxServing+20, false)
 		ask("stalled")
 		end()
 		goOn()
-		stallFUSE(os.Args[1], stallThreads)
+		stallFUSE(stallThreads, true)
 		ask("stalled")
 	}
 }
 
 // stallFUSE makes n calls that stall for a file system of ours, each on a thread of its
-// own. They come back with an error when that ends.
-func stallFUSE(device string, n int) (end func()) {
-	dir, err := os.MkdirTemp("", "fuse-")
+// own; with daemon also such that the daemon performs. They come back with an error when
+// the file system ends.
+func stallFUSE(n int, daemon bool) (end func()) {
+	device := os.Args[1]
+	dir, err := os.MkdirTemp(os.Args[2], "")
 	if err != nil {
 		fail("%v", err)
 	}
@@ -142,7 +152,7 @@ func stallFUSE(device string, n int) (end func()) {
 			return e
 		},
 	}
-	if n == stallThreads {
+	if daemon {
 		kinds = append(kinds, func(int) sys.Errno { return uprobeAt(filepath.Join(dir, fuseFile)) })
 	}
 	for i := range n {

@@ -87,10 +87,16 @@ func TestWorkerPlace(t *testing.T) {
 				t.Errorf("its root has %v, %v", root, err)
 			}
 			for controllers, path := range cgroups(t, run) {
-				if controllers == "" || controllers == "cpuset" || strings.HasPrefix(controllers, "name=") {
-					continue // it has none of those; of v2: see TestChaosWorkload
+				if controllers == "" {
+					continue // v2: see TestChaosWorkload
 				}
-				want := filepath.Join(path, "bpfbroker-"+strings.TrimPrefix(ours("worker")[pid][2], "--id="))
+				want := path
+				if controllers == "memory" || controllers == "pids" {
+					want = filepath.Join(path, "bpfbroker-"+strings.TrimPrefix(ours("worker")[pid][2], "--id="))
+					if st, err := os.Stat(filepath.Join("/sys/fs/cgroup", controllers, want)); err != nil || st.Mode().Perm() != 0o700 {
+						t.Errorf("its cgroup of %s, which the workload can mount, isn't hidden: %v, %v", controllers, st, err)
+					}
+				}
 				if got := cgroups(t, pid)[controllers]; got != want {
 					t.Errorf("its cgroup of %s is %s, not %s", controllers, got, want)
 				}

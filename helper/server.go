@@ -86,6 +86,7 @@ type server struct {
 	reader    *request.Reader
 	performer *perform.Performer
 	netNS     uint64 // that the thread is in
+	worker    int    // pidfd; -1 once it serves
 	serving   bool   // the worker has said that it is ready
 	rested    bool   // the last packet wasn't one of many that nobody waits for
 	served    uint32 // the number of the last call, 0: there was none
@@ -122,11 +123,18 @@ func (s *Server) run() error {
 	for i := range t.call.fds {
 		t.call.fds[i] = -1
 	}
+	t.worker = -1
 	if s.cfg.Serving {
 		t.serving = true
 		s.setReady(nil)
 		if err := t.send([]byte{kindAgain}); err != nil {
 			return err
+		}
+	} else {
+		// Now: once it is reaped, its number may be another's.
+		var e sys.Errno
+		if t.worker, e = sys.PidfdOpen(s.cfg.Worker); e != 0 {
+			return fmt.Errorf("open the worker's process: %w", e)
 		}
 	}
 	for {
@@ -187,6 +195,10 @@ func (t *server) packet(b []byte, fds []int) error {
 		e := t.delegate(n)
 		return t.send(binary.LittleEndian.AppendUint32([]byte{kindDone}, uint32(e)))
 	case kindReady:
+		if !t.serving { // its number may be one of a target's file from now on
+			sys.Close(t.worker)
+			t.worker = -1
+		}
 		t.serving = true
 		t.setReady(nil)
 	case kindError:
@@ -223,12 +235,7 @@ func (t *server) packet(b []byte, fds []int) error {
 // delegate makes a bpffs of the policy's ceiling from the fs context that the worker has
 // begun, its fd n.
 func (t *server) delegate(n int) sys.Errno {
-	worker, e := sys.PidfdOpen(t.cfg.Worker)
-	if e != 0 {
-		return e
-	}
-	defer sys.Close(worker)
-	fs, e := sys.PidfdGetFD(worker, n)
+	fs, e := sys.PidfdGetFD(t.worker, n)
 	if e != 0 {
 		return e
 	}

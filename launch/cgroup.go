@@ -97,16 +97,25 @@ func openCgroup(path string, mounts []mountLine, of func(mountLine) bool) *os.Fi
 		if err != nil || rel == ".." || strings.HasPrefix(rel, "../") {
 			continue // shows another part of the hierarchy
 		}
-		if f, err := os.Open(filepath.Join(m.point, rel)); err == nil {
+		f, err := os.Open(filepath.Join(m.point, rel))
+		if err != nil {
+			continue
+		}
+		if cgroups, err := sys.InHiddenFS(below(f, ".")); err == nil && cgroups {
 			return f
 		}
+		f.Close() // something else is mounted there
 	}
 	return nil
 }
 
 // make makes the top cgroup.
 func (c *cgroup) make() error {
-	err := os.Mkdir(c.path(), 0o755)
+	mode := os.FileMode(0o755)
+	if c.v1 { // the workload can mount the hierarchy: what is below the caller's is no business of its
+		mode = 0o700
+	}
+	err := os.Mkdir(c.path(), mode)
 	if errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("cgroup %q exists: its id is in use", c.name)
 	}

@@ -5,44 +5,67 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"github.com/bpfbroker/bpfbroker/internal/sys"
 )
 
 // Where hierarchies of cgroup v1 are in use, the workload stays in the caller's cgroups
-// there: it has no right to make any, and its own view has none. Its worker gets one
-// below each of them, called as the workload's top cgroup of v2. So it is bound by what
-// binds the workload, and what it uses, with the memory of the objects that it makes,
-// counts there and can be seen by itself.
+// there: it has no right to make any. Its worker gets one below the caller's, called as
+// the workload's top cgroup of v2, in each hierarchy that counts something and whose
+// limits hold for what is below. So it is bound by what binds the workload, and what it
+// uses, with the memory of the objects that it makes, can be seen by itself. In the others
+// it stays where the workload is: a new cgroup of cpuset has no processors, one of blkio
+// isn't bound by those above, one of cpu may refuse real-time threads, and the rest counts
+// nothing.
+var countedV1 = []string{"memory", "pids", "hugetlb", "rdma", "misc"}
 
-// workerCgroupsV1 has the guardian make the worker's cgroups. Where one can't be made, as
-// in a hierarchy that is mounted read-only, the worker stays in the caller's.
+// workerCgroupsV1 has the guardian make the worker's cgroups. Where that isn't permitted,
+// as in a hierarchy that is mounted read-only, the worker stays in the caller's.
 func (w *Workload) workerCgroupsV1(name string) error {
 	parents, err := callerCgroupsV1()
 	if err != nil {
 		return err
 	}
-	for _, parent := range parents {
-		c := &cgroup{parent: parent, name: name, v1: true}
-		if w.guardian.makeCgroup(c) != nil {
-			parent.Close()
-			continue
-		}
-		w.v1 = append(w.v1, c)
-		// It is empty between two workers: no agent shall remove it then.
-		if err := os.WriteFile(c.path("notify_on_release"), []byte("0"), 0); err != nil {
+	for i, parent := range parents {
+		if err := w.workerCgroupV1(&cgroup{parent: parent, name: name, v1: true}); err != nil {
+			for _, f := range parents[i+1:] {
+				f.Close()
+			}
 			return fmt.Errorf("worker's cgroup of v1: %w", err)
 		}
-		tasks, err := os.OpenFile(c.path("tasks"), os.O_WRONLY, 0)
-		if err != nil {
-			return fmt.Errorf("worker's cgroup of v1: %w", err)
-		}
-		w.tasks = append(w.tasks, tasks)
 	}
 	return nil
 }
 
-// callerCgroupsV1 opens the directories of the caller's cgroups, as far as a hierarchy is
-// mounted and has controllers by which a worker is to be bound. A new cgroup of cpuset has
-// no processors, and there is nothing to count.
+func (w *Workload) workerCgroupV1(c *cgroup) error {
+	if sys.CheckWritable(int(c.parent.Fd())) != nil {
+		return c.parent.Close()
+	}
+	if err := w.guardian.makeCgroup(c); err != nil {
+		c.parent.Close()
+		return err
+	}
+	w.v1 = append(w.v1, c)
+	// It is empty between two workers: no agent shall remove it then.
+	release, err := os.OpenFile(c.path("notify_on_release"), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = release.WriteString("0")
+	release.Close()
+	if err != nil {
+		return err
+	}
+	tasks, err := os.OpenFile(c.path("tasks"), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	w.tasks = append(w.tasks, tasks)
+	return nil
+}
+
+// callerCgroupsV1 opens the directories of the caller's cgroups in those hierarchies that
+// are mounted.
 func callerCgroupsV1() (dirs []*os.File, err error) {
 	all, err := callerCgroups()
 	if err != nil {
@@ -54,7 +77,7 @@ func callerCgroupsV1() (dirs []*os.File, err error) {
 	}
 	for controllers, path := range all {
 		list := strings.Split(controllers, ",")
-		if controllers == "" || strings.HasPrefix(controllers, "name=") || slices.Contains(list, "cpuset") {
+		if slices.ContainsFunc(list, func(c string) bool { return !slices.Contains(countedV1, c) }) {
 			continue
 		}
 		dir := openCgroup(path, mounts, func(m mountLine) bool {

@@ -18,8 +18,8 @@ type guardian struct {
 	pid int
 }
 
-// task is a message to the guardian.
-type task struct {
+// order is a message to the guardian.
+type order struct {
 	Cgroup string // with the fd of the caller's cgroup: make this one below it, and remove it
 	V1     bool   // it is a cgroup of v1
 	Undo   *undo  // with a loan's handle and record: end it
@@ -55,12 +55,12 @@ func startGuardian() (*guardian, error) {
 // makeCgroup makes the guardian make the cgroup, and remove it later. It is its
 // maker so that it neither misses ours nor ever removes another's.
 func (g *guardian) makeCgroup(c *cgroup) error {
-	return g.ask(task{Cgroup: c.name, V1: c.v1}, int(c.parent.Fd()))
+	return g.ask(order{Cgroup: c.name, V1: c.v1}, int(c.parent.Fd()))
 }
 
 // undoLater makes the guardian end the loan.
 func (g *guardian) undoLater(l *loan) error {
-	if err := g.send(task{Undo: &l.undo}, l.handle, int(l.record.Fd())); err != nil {
+	if err := g.send(order{Undo: &l.undo}, l.handle, int(l.record.Fd())); err != nil {
 		return fmt.Errorf("tell guardian: %w", err)
 	}
 	return nil
@@ -70,7 +70,7 @@ func (g *guardian) undoLater(l *loan) error {
 // all that it was told first.
 func (g *guardian) dismiss(done bool) {
 	if done {
-		_ = g.send(task{Done: true}) // it was killed: nothing is lost, we have done its work
+		_ = g.send(order{Done: true}) // it was killed: nothing is lost, we have done its work
 	}
 	g.close()
 	for {
@@ -92,7 +92,7 @@ func guardianMain() {
 	var cgroups []*cgroup
 	var loans []*loan
 	for {
-		var t task
+		var t order
 		err := l.receive(&t)
 		if err != nil {
 			break // run is gone

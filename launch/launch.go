@@ -441,9 +441,8 @@ func (w *Workload) PID() int { return w.pid }
 // the one that limits both, which the workload can't see.
 func (w *Workload) WorkerCgroup() *os.File { return w.worker }
 
-// WorkerTasks are the files (tasks) by which a thread enters the worker's cgroups of v1,
-// one for each hierarchy where it has one; they are below the caller's cgroups, in which
-// the workload is.
+// WorkerTasks are the files "tasks" of the worker's cgroups of v1, one for each hierarchy
+// where it has one; they are below the caller's cgroups, in which the workload is.
 func (w *Workload) WorkerTasks() []*os.File { return w.tasks }
 
 // Release lets CMD be executed, and returns once it is: the error is an

@@ -22,13 +22,9 @@ type Options struct{ ID, Kind, Policy, Probes string }
 // Executed by fd, a worker would be called by the fd's number in ps, and what it
 // can't read of itself in proc it can't write to. init runs on the first thread,
 // whose name is the process's.
-//
-// And it keeps that thread: a goroutine that changes its thread for good (see
-// sys.InOwnMountNS) must get another.
 func init() {
 	if len(os.Args) > 1 && os.Args[1] == Arg {
 		sys.SetThreadName("bpfbroker")
-		runtime.LockOSThread()
 	}
 }
 

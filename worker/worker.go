@@ -93,12 +93,13 @@ type Config struct {
 	Kind     Kind
 	Policy   policy.Policy // a built-in one
 	Probes   request.Probes
-	Exe      *os.File // what is executed: no reader in the workload may read it
-	Listener *os.File // the seccomp listener
-	Channel  *os.File // its end of the channel to the daemon
-	Ledger   *os.File // the workload's
-	UserNS   *os.File // the workload's user namespace
-	Cgroup   *os.File // directory of the worker's cgroup (v2)
+	Exe      *os.File   // what is executed: no reader in the workload may read it
+	Listener *os.File   // the seccomp listener
+	Channel  *os.File   // its end of the channel to the daemon
+	Ledger   *os.File   // the workload's
+	UserNS   *os.File   // the workload's user namespace
+	Cgroup   *os.File   // directory of the worker's cgroup (v2)
+	Tasks    []*os.File // files "tasks" of its cgroups of v1
 }
 
 // The fds that a worker finds open beside 0 and 1, which are /dev/null, and 2.
@@ -115,20 +116,20 @@ const Arg = "worker"
 // before it counts as stalled. When its worker is replaced, it is refused.
 const StallDeadline = broker.StallDeadline
 
-// Parent is a thread from which a workload's workers are forked, where they shall be:
-// what of that the kernel hands on to children need not be made for each.
+// Parent is a thread from which a workload's workers are forked: in the workload's
+// network namespace, and in a mount namespace with nothing but a /proc. It takes longer
+// to make these than all the rest of a worker, so workers after the first have the same:
+// nothing that a worker may do changes them (package confine).
 type Parent struct {
 	jobs chan func()
 }
 
-// NewParent returns a parent in the workload's network namespace, in a mount namespace
-// with nothing but a /proc, and in the cgroups of v1 to which tasks lead. There is no
-// end to it but the process's.
-func NewParent(netNS *os.File, tasks []*os.File) (*Parent, error) {
+// NewParent returns a parent. It lives until Close.
+func NewParent(netNS *os.File) (*Parent, error) {
 	p := &Parent{jobs: make(chan func())}
 	ready := make(chan error)
 	go func() {
-		err := sys.BecomeWorkerParent(int(netNS.Fd()), tasks)
+		err := sys.BecomeWorkerParent(int(netNS.Fd()))
 		ready <- err
 		if err != nil {
 			return // the thread ends with the goroutine
@@ -142,6 +143,9 @@ func NewParent(netNS *os.File, tasks []*os.File) (*Parent, error) {
 	}
 	return p, nil
 }
+
+// Close ends the thread.
+func (p *Parent) Close() { close(p.jobs) }
 
 // Start executes a worker. Whether it serves then is told over the channel.
 func (p *Parent) Start(cfg Config) (pid, pidfd int, err error) {
@@ -169,8 +173,8 @@ func start(cfg Config, null *os.File) (pid, pidfd int, err error) {
 			// that it wakes for it.
 			fmt.Sprintf("GOMAXPROCS=%d", max(16, runtime.NumCPU()))},
 		Files:  []*os.File{null, null, os.Stderr, cfg.Listener, cfg.Channel, cfg.Ledger},
-		Cgroup: cfg.Cgroup,
-		Keep:   Capabilities(cfg.Kind, cfg.Policy.Ceiling()),
+		Cgroup: cfg.Cgroup, Tasks: cfg.Tasks,
+		Keep: Capabilities(cfg.Kind, cfg.Policy.Ceiling()),
 	}
 	if cfg.Kind == Token {
 		s.UserNS = cfg.UserNS

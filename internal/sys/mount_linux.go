@@ -43,9 +43,7 @@ func InMountNS(ns int, f func() error) error {
 }
 
 // InOwnMountNS runs f on a thread whose mount namespace belongs to the process's user
-// namespace, and ends with f. f must not start goroutines. The process's first
-// thread, which doesn't end with a goroutine, must be locked by another (see
-// LockOSThread in init).
+// namespace, and ends with f. f must not start goroutines.
 func InOwnMountNS(f func() error) error {
 	return onThread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
@@ -55,7 +53,8 @@ func InOwnMountNS(f func() error) error {
 	})
 }
 
-// onThread runs f on an OS thread that ends with it.
+// onThread runs f on an OS thread that ends with it. (The process's first one, which
+// doesn't, is main's: see init in cmd/bpfbroker.)
 func onThread(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
@@ -181,6 +180,12 @@ func InHiddenFS(path string) (bool, error) {
 		return true, nil
 	}
 	return false, nil
+}
+
+// CheckWritable says why the directory that is open at fd can't be written to; EROFS: its
+// mount is read-only.
+func CheckWritable(fd int) error {
+	return unix.Faccessat(fd, ".", unix.W_OK, unix.AT_EACCESS)
 }
 
 // CurrentDir is the physical path of the working directory (getcwd(2)). ENOENT:

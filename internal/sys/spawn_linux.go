@@ -22,6 +22,7 @@ type Spawn struct {
 	Args, Env []string
 	Files     []*os.File   // the child's fds 0, 1, …; it has no others
 	Cgroup    *os.File     // directory (v2) in which it is born; nil: the parent's
+	Tasks     []*os.File   // files "tasks" of cgroups (v1) that it enters
 	UserNS    *os.File     // nil: the parent's
 	Keep      []Capability // its bounding set
 }
@@ -40,11 +41,16 @@ func (s *Spawn) steps(files []int, caps *[2]unix.CapUserData) []forkStep {
 	steps := []forkStep{
 		{"set not dumpable", unix.SYS_PRCTL, [3]uintptr{unix.PR_SET_DUMPABLE, 0, 0}},
 		{"begin a session", unix.SYS_SETSID, [3]uintptr{}},
+		// Who has the parent's possesses its keys.
+		{"begin a session keyring", unix.SYS_KEYCTL, [3]uintptr{unix.KEYCTL_JOIN_SESSION_KEYRING, 0, 0}},
 		{"go to /", unix.SYS_CHDIR, [3]uintptr{uintptr(unsafe.Pointer(&rootPath[0]))}},
 		{"drop supplementary groups", unix.SYS_SETGROUPS, [3]uintptr{0, 0, 0}},
 		// What is inheritable comes back at exec, whatever the bounding set is.
 		{"clear ambient capabilities", unix.SYS_PRCTL, [3]uintptr{unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0}},
 		{"clear inheritable capabilities", unix.SYS_CAPSET, [3]uintptr{uintptr(unsafe.Pointer(&capHeader)), uintptr(unsafe.Pointer(&caps[0]))}},
+	}
+	for _, f := range s.Tasks {
+		steps = append(steps, forkStep{"enter cgroup", unix.SYS_WRITE, [3]uintptr{f.Fd(), uintptr(unsafe.Pointer(&myself[0])), 1}})
 	}
 	if len(files) > 0 {
 		// As large as PlacePoller needs it. Later, where threads share the table, each
@@ -246,6 +252,7 @@ failed:
 var (
 	noPath   byte // an empty C string
 	rootPath = [2]byte{'/'}
+	myself   = [1]byte{'0'} // for a file "tasks"
 )
 
 // startTime is how long a child may take until it is executed.

@@ -35,20 +35,11 @@ const (
 
 // BecomeWorkerParent locks the calling goroutine to its OS thread for good and
 // makes the thread what a worker is forked from: in the network namespace that
-// netNS is open at, in the cgroups (v1) whose files "tasks" are given, and with a
-// file system of its own that has nothing but a /proc, which shows the processes
-// alone that who looks at it may trace (proc(5): subset, hidepid).
-func BecomeWorkerParent(netNS int, tasks []*os.File) error {
+// netNS is open at, and with a file system of its own that has nothing but a
+// /proc, which shows the processes alone that who looks at it may trace
+// (proc(5): subset, hidepid).
+func BecomeWorkerParent(netNS int) error {
 	runtime.LockOSThread()
-	for _, f := range tasks {
-		if _, err := f.WriteString("0"); err != nil { // the writing thread
-			return fmt.Errorf("enter cgroup: %w", err)
-		}
-	}
-	// Who has ours possesses its keys.
-	if err := NewSessionKeyring(); err != nil {
-		return err
-	}
 	if err := unix.Setns(netNS, unix.CLONE_NEWNET); err != nil {
 		return fmt.Errorf("enter network namespace: %w", err)
 	}
