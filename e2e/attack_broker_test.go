@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -313,6 +314,43 @@ func init() {
 		}
 		return nil
 	})
+}
+
+// TestStopped: the worker is stopped and continued in the middle of loads, which makes
+// the verifier give up, with an error of its own where the log is long by then.
+func TestStopped(t *testing.T) {
+	needRoot(t)
+	s := start(t, brokered(probe("stopped")))
+	worker := s.findWorker()
+	for range 5 {
+		s.expect("ready")
+		s.say("load")
+		for range 3 { // each time it begins anew
+			time.Sleep(time.Duration(rand.Int64N(int64(400 * time.Millisecond))))
+			for _, sig := range []syscall.Signal{unix.SIGSTOP, unix.SIGCONT} {
+				if err := unix.Kill(worker, sig); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		s.expect("loaded")
+	}
+	s.expect("ready")
+	s.end(true)
+}
+
+func init() {
+	probes["stopped"] = func() {
+		log := make([]byte, 128<<20)
+		for ask("ready") == "load" {
+			fd, e := load(progTypeSocket, "stopped", slow(30000), 2, log)
+			if e != 0 {
+				fail("with a log of %d bytes: %v", bytes.IndexByte(log, 0), e)
+			}
+			unix.Close(fd)
+			fmt.Println("loaded")
+		}
+	}
 }
 
 // TestNumbers names fds that the target doesn't have but the worker might, and

@@ -49,19 +49,29 @@ func (p *Performer) growLog(q *request.Request, r *Result, at Place, log *logFie
 	if r.Errno != sys.ENOSPC || log.buffer < 0 {
 		return
 	}
-	want := q.Buffers[log.buffer].Len
-	if want <= abi.FirstLog || want > abi.MaxLog {
+	whole := q.Buffers[log.buffer].Len
+	if whole <= abi.FirstLog || whole > abi.MaxLog {
 		return
 	}
+	size := whole
 	if n := log.true.Uint(r.Attr); n != unwritten {
 		if n <= abi.FirstLog {
 			return
 		}
-		want = min(want, n)
+		size = min(whole, n)
 	}
 	bigLog.Lock()
 	defer bigLog.Unlock()
-	m, e := sys.MapGuarded(int(want))
+	p.withLog(q, r, at, log, size)
+	if r.Errno == sys.ENOSPC && size < whole {
+		// We were stopped the first time, and its log had not come to its end.
+		p.withLog(q, r, at, log, whole)
+	}
+}
+
+// withLog performs a load again, with a log buffer of that size.
+func (p *Performer) withLog(q *request.Request, r *Result, at Place, log *logFields, size uint64) {
+	m, e := sys.MapGuarded(int(size))
 	if e != 0 {
 		r.Errno = sys.ENOMEM
 		return
@@ -70,7 +80,7 @@ func (p *Performer) growLog(q *request.Request, r *Result, at Place, log *logFie
 	m.Bytes[0] = noText
 	r.Out[log.buffer] = m.Bytes
 	abi.Put(r.Attr, q.Buffers[log.buffer].Offset, 8, sys.Addr(m.Bytes))
-	log.size.Put(r.Attr, want)
+	log.size.Put(r.Attr, size)
 	log.true.Put(r.Attr, unwritten)
 	if e := at.Enter(needs(q)); e != 0 {
 		r.Errno = e
