@@ -5,6 +5,7 @@ package broker
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -69,6 +70,7 @@ func New(cfg Config) (*Broker, error) {
 	}
 	b := &Broker{cfg: cfg, budget: arena.NewBudget(memory), shared: timer, begin: make(chan struct{}), gone: make(chan struct{})}
 	b.pool.grow = func(s *ledger.Slot) { go b.serve(s, false, nil) }
+	b.pool.procs = runtime.NumCPU()
 	return b, nil
 }
 
@@ -147,6 +149,7 @@ func (b *Broker) newThread() (*thread, error) {
 		return nil, err
 	}
 	t.own = own
+	t.queue = t.listener.Pending
 	if t.target, err = workload.NewTarget(own, &t.listener); err != nil {
 		return nil, err
 	}
@@ -237,13 +240,13 @@ func (b *Broker) leave(m *member, idle bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if idle {
-		p.idle--
+		p.leaveIdle(m)
 	}
 	p.remove(m)
 	switch {
 	case p.threads == 0:
 		b.end.Do(func() { close(b.gone) })
-	case p.idle == 0: // perhaps there will be memory for another thread
+	case p.heir == nil: // perhaps there will be memory for another thread
 		time.AfterFunc(100*time.Millisecond, func() {
 			p.mu.Lock()
 			defer p.mu.Unlock()

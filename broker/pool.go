@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -12,100 +13,128 @@ import (
 // is to receive. One does at a time: of several that wait for a call the kernel wakes
 // every one (seccomp_do_user_notification in kernel/seccomp.c), which costs more than
 // to serve most calls. For the same reason a thread keeps its turn while it handles a
-// call. But who handles one for long loses it to an heir, which a timer wakes: a call
-// waits for another for as long as that at most, and not for what is known to take
-// long.
+// call. It loses it to another when it handles one for long, or knows that it will; or
+// when more calls wait and there are processors for them.
+//
+// Of the threads that have nothing to do one is the heir. A timer wakes it while calls
+// are handled, so that it sees whether it is its turn. The others are spare: they wait
+// to become heir, and end when that takes long.
 type pool struct {
-	grow func(*ledger.Slot) // makes a thread
+	grow  func(*ledger.Slot) // makes a thread
+	procs int                // processors that calls may use at once
 
 	mu            sync.Mutex
-	threads, idle int            // of all, those that wait for their turn
+	threads, idle int            // of all, those that have nothing to do
 	free          []*ledger.Slot // that no thread has
-	made          time.Time      // when the last thread was
-	turn          *ledger.Slot   // of the thread whose turn it is; nil: whoever comes first
-	since         int64          // when it received the call that it handles; 0: it waits for one
+	turn          *member        // whose turn it is; nil: whoever comes first
+	since         int64          // when that received the call that it handles; 0: it waits for one
+	heir          *member        // waits on the timer, or is about to
+	armed         bool           // the timer is set, or has expired and the heir is still to see it
+	spare         []*member      // the last one to come is the first to go
 }
 
 const (
-	// turnLasts is how long the thread whose turn it is may handle a call.
+	// turnLasts is how long the thread whose turn it is may handle a call, and how often
+	// the heir looks.
 	turnLasts = time.Millisecond
-	// idleThreads is how many threads wait for their turn, but while threads were made
-	// less than a linger ago, as making one costs as much as several calls.
-	idleThreads = 1
-	linger      = time.Second
+	// linger is how long a spare thread lives: making one costs as much as several calls.
+	linger = time.Second
 )
 
 // member is a thread of the pool.
 type member struct {
-	slot  *ledger.Slot
-	timer sys.Timer // the pool's one timer, by its number in the thread's fd table
+	slot   *ledger.Slot
+	timer  sys.Timer   // the pool's one timer, by its number in the thread's fd table
+	queue  func() bool // whether a call waits to be received
+	called uint32      // changes when it stops being spare
 }
 
 // await waits until it is m's turn. False: m isn't needed any more, and its slot is
 // free.
 func (p *pool) await(m *member) (turn bool, err error) {
-	for {
-		if turn, spare := p.mine(m); turn || spare {
-			return turn, nil
-		}
-		if err := m.timer.Wait(); err != nil {
-			return false, err
-		}
-	}
-}
-
-// mine says whether it is m's turn, or else whether m was one too many.
-func (p *pool) mine(m *member) (turn, spare bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	switch {
-	case p.turn == m.slot:
-		return true, false
-	case p.turn == nil || p.since != 0 && sys.Since(p.since) >= turnLasts:
-		p.turn, p.since = m.slot, 0
-		p.idle--
-		return true, false
-	case p.since != 0: // the timer is set, or about to be
-		return false, false
-	default:
-		return false, p.spare(m)
+	for {
+		switch {
+		case p.turn == m:
+			return true, nil
+		case p.may(m):
+			p.leaveIdle(m)
+			p.turn, p.since = m, 0
+			return true, nil
+		case p.heir == nil || p.heir == m:
+			p.heir = m
+			p.rearm()
+			p.mu.Unlock()
+			err := m.timer.Wait()
+			p.mu.Lock()
+			if err != nil {
+				return false, err
+			}
+			p.armed = false
+		default:
+			p.spare = append(p.spare, m)
+			called := m.called
+			p.mu.Unlock()
+			sys.Park(&m.called, called, linger)
+			p.mu.Lock()
+			if m.called == called { // nobody needs it
+				p.leaveIdle(m)
+				p.remove(m)
+				return false, nil
+			}
+		}
 	}
 }
 
-// spare takes m out, which is idle, if it is one too many. The timer, which nobody
-// needs while a call is waited for, brings the moment when it is, and the next one.
-func (p *pool) spare(m *member) bool {
-	if p.idle <= idleThreads {
+// may says whether m, which has nothing to do, may take the turn.
+func (p *pool) may(m *member) bool {
+	switch {
+	case p.turn == nil:
+		return true
+	case p.since == 0: // who has it waits for a call
 		return false
 	}
-	left := linger - time.Since(p.made)
-	if left > 0 {
-		m.timer.Set(left)
-		return false
+	return sys.Since(p.since) >= turnLasts || p.threads-p.idle < p.procs && m.queue()
+}
+
+// rearm sets the timer, if it must be: it has expired, and a call is under way still.
+func (p *pool) rearm() {
+	if p.since != 0 && !p.armed {
+		p.armed = true
+		p.heir.timer.Set(max(1, turnLasts-sys.Since(p.since)))
 	}
+}
+
+// leaveIdle notes that m, which had nothing to do, has, or ends.
+func (p *pool) leaveIdle(m *member) {
 	p.idle--
-	p.remove(m)
-	if p.idle > idleThreads {
-		m.timer.Set(1)
+	if p.heir == m {
+		p.heir = nil
 	}
-	return true
+	if i := slices.Index(p.spare, m); i >= 0 {
+		p.spare = slices.Delete(p.spare, i, i+1)
+	}
 }
 
 // received notes that m, whose turn it is, has a call to handle, and sees to it that
-// there is an heir.
+// there is an heir, which looks whether it takes long.
 func (p *pool) received(m *member) {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.since = sys.Monotonic()
 	p.replace()
-	p.mu.Unlock()
-	m.timer.Set(turnLasts)
+	if !p.armed {
+		p.armed = true
+		m.timer.Set(turnLasts)
+	}
 }
 
 // pass gives the turn, if it is m's, to an heir.
 func (p *pool) pass(m *member) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.turn == m.slot {
+	if p.turn == m {
 		p.yield(m)
 	}
 }
@@ -113,6 +142,7 @@ func (p *pool) pass(m *member) {
 // yield makes it the turn of whoever comes first.
 func (p *pool) yield(m *member) {
 	p.turn = nil
+	p.armed = true
 	m.timer.Set(1) // at once
 }
 
@@ -123,33 +153,38 @@ func (p *pool) stay(m *member, sound bool) bool {
 	defer p.mu.Unlock()
 	switch {
 	case !sound:
-	case p.turn == m.slot:
+		p.remove(m)
+		p.replace()
+		return false
+	case p.turn == m:
 		p.since = 0
-		return true
-	case p.idle < idleThreads || time.Since(p.made) < linger:
+	default:
 		p.idle++
-		return true
 	}
-	p.remove(m)
-	p.replace()
-	return false
+	return true
 }
 
 // remove takes a thread out that isn't idle.
 func (p *pool) remove(m *member) {
 	p.threads--
 	p.free = append(p.free, m.slot)
-	if p.turn == m.slot {
+	if p.turn == m {
 		p.yield(m)
 	}
 }
 
-// replace makes a thread that awaits its turn, if none does and there may be one more.
+// replace sees to it that there is an heir: a spare thread, or one more if there may be.
 func (p *pool) replace() {
-	if p.idle == 0 && len(p.free) > 0 {
+	switch last := len(p.spare) - 1; {
+	case p.heir != nil:
+	case last >= 0:
+		m := p.spare[last]
+		p.spare = p.spare[:last]
+		m.called++
+		sys.Unpark(&m.called)
+	case p.idle == 0 && len(p.free) > 0:
 		p.threads++
 		p.idle++
-		p.made = time.Now()
 		p.grow(p.slot())
 	}
 }

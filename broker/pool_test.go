@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -8,170 +9,266 @@ import (
 	"github.com/bpfbroker/bpfbroker/ledger"
 )
 
-// newPool returns a pool with a thread whose turn it is, and free slots; made
-// receives each thread that is to be made.
-func newPool(t *testing.T, free int) (p *pool, first *member, made chan *member) {
+// poolTest is a pool whose threads are the test's goroutines.
+type poolTest struct {
+	*pool
+	t     *testing.T
+	timer sys.Timer
+	queue atomic.Bool  // a call waits
+	made  chan *member // threads that are to be made
+}
+
+// newPool returns a pool with a thread whose turn it is, and free slots.
+func newPool(t *testing.T, free int) (p *poolTest, first *member) {
 	t.Helper()
 	timer, err := sys.NewTimer()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { sys.Close(int(timer)) })
-	made = make(chan *member, free)
-	p = &pool{grow: func(s *ledger.Slot) { made <- &member{s, timer} }, threads: 1, idle: 1}
+	p = &poolTest{t: t, timer: timer, made: make(chan *member, free)}
+	p.pool = &pool{grow: func(s *ledger.Slot) { p.made <- p.member(s) }, procs: 2, threads: 1, idle: 1}
 	for range free {
 		p.free = append(p.free, new(ledger.Slot))
 	}
-	first = &member{new(ledger.Slot), timer}
-	if _, err := p.await(first); err != nil {
-		t.Fatal(err)
-	}
-	return p, first, made
+	first = p.member(new(ledger.Slot))
+	p.gets(p.awaits(first))
+	return p, first
 }
 
-// awaits makes a thread wait for its turn; what it returns is closed when it has it.
-func awaits(t *testing.T, p *pool, m *member) <-chan struct{} {
-	got := make(chan struct{})
+func (p *poolTest) member(s *ledger.Slot) *member {
+	return &member{slot: s, timer: p.timer, queue: p.queue.Load}
+}
+
+// awaits has a thread wait for its turn; the channel says whether it got it, or ended.
+func (p *poolTest) awaits(m *member) <-chan bool {
+	got := make(chan bool, 1)
 	go func() {
-		if turn, err := p.await(m); err != nil || !turn {
-			t.Errorf("turn %v, %v", turn, err)
+		turn, err := p.await(m)
+		if err != nil {
+			p.t.Error(err)
 		}
-		close(got)
+		got <- turn
 	}()
 	return got
 }
 
-func gets(t *testing.T, turn <-chan struct{}) {
-	t.Helper()
+func (p *poolTest) gets(turn <-chan bool) {
+	p.t.Helper()
 	select {
-	case <-turn:
+	case got := <-turn:
+		if !got {
+			p.t.Fatal("it ends")
+		}
 	case <-time.After(time.Minute):
-		t.Fatal("it doesn't get the turn")
+		p.t.Fatal("it doesn't get the turn")
 	}
 }
 
-func getsNot(t *testing.T, turn <-chan struct{}) {
-	t.Helper()
+func (p *poolTest) getsNot(turn <-chan bool) {
+	p.t.Helper()
 	select {
 	case <-turn:
-		t.Fatal("two threads have the turn")
+		p.t.Fatal("two threads have the turn, or one has ended")
 	case <-time.After(20 * turnLasts):
+	}
+}
+
+func (p *poolTest) ends(turn <-chan bool) {
+	p.t.Helper()
+	select {
+	case got := <-turn:
+		if got {
+			p.t.Fatal("it has the turn")
+		}
+	case <-time.After(time.Minute):
+		p.t.Fatal("it doesn't end")
+	}
+}
+
+// has wants so many threads, and so many of them to have nothing to do.
+func (p *poolTest) has(threads, idle int) {
+	p.t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.threads != threads || p.idle != idle {
+		p.t.Errorf("%d threads, %d idle, wanted %d and %d", p.threads, p.idle, threads, idle)
 	}
 }
 
 // TestTurn: a thread keeps its turn while it waits, and from call to call, and loses
 // it over a long one.
 func TestTurn(t *testing.T) {
-	p, first, made := newPool(t, 2)
+	p, first := newPool(t, 2)
 	p.received(first)
-	heir := <-made // for the first call there must be one
-	if !p.stay(first, true) || p.turn != first.slot {
-		t.Fatal("a short call costs the turn")
+	heir := <-p.made // for the first call there must be one
+	if !p.stay(first, true) {
+		t.Fatal("it ends")
 	}
-	turn := awaits(t, p, heir)
-	getsNot(t, turn) // though the timer has expired
+	p.gets(p.awaits(first)) // a short call doesn't cost the turn
+	turn := p.awaits(heir)
+	p.getsNot(turn) // though the timer has expired
 	p.received(first)
-	gets(t, turn)
-	if len(made) != 0 {
+	p.gets(turn)
+	if len(p.made) != 0 {
 		t.Error("a thread is made though nobody has received a second call")
 	}
-	p.received(heir) // the heir, while the first is still at it
-	if last := <-made; last.slot == first.slot || last.slot == heir.slot {
+	p.received(heir) // while the first is still at its own
+	if last := <-p.made; last.slot == first.slot || last.slot == heir.slot {
 		t.Error("the new thread's slot isn't free")
 	}
 	if !p.stay(first, true) {
-		t.Error("it isn't kept, though threads were just made")
+		t.Error("it ends")
 	}
-	if p.threads != 3 || p.idle != 2 {
-		t.Errorf("%d threads, %d idle, wanted 3 and 2", p.threads, p.idle)
+	p.has(3, 2)
+}
+
+// TestQueue: more threads receive while calls wait, as many as there are processors.
+func TestQueue(t *testing.T) {
+	p, first := newPool(t, 3)
+	short := func(m *member) { // a call that is no reason to lose the turn
+		p.received(m)
+		p.stay(m, true)
+		if turn, err := p.await(m); !turn || err != nil {
+			t.Fatal(turn, err)
+		}
 	}
+	p.received(first)
+	heir := <-p.made
+	turn := p.awaits(heir)
+	p.stay(first, true)
+	for range 30 { // all in all longer than a turn
+		short(first)
+		time.Sleep(turnLasts / 10)
+	}
+	p.getsNot(turn)
+	p.queue.Store(true)
+	for took := false; !took; {
+		p.received(first)
+		select {
+		case <-turn:
+			took = true
+		case <-time.After(turnLasts / 10):
+			p.stay(first, true)
+			if turn, err := p.await(first); !turn || err != nil {
+				t.Fatal(turn, err)
+			}
+		}
+	}
+	// Both have a call now: whoever finishes takes the next one at once.
+	p.received(heir)
+	if !p.stay(first, true) {
+		t.Fatal("it ends")
+	}
+	if turn, err := p.await(first); !turn || err != nil {
+		t.Fatal("a call waits, and who has nothing to do doesn't receive it")
+	}
+	// A third thread would have no processor: it gets the turn by a long call alone.
+	p.received(first)
+	third := p.awaits(<-p.made)
+	p.mu.Lock()
+	may := p.since != 0 && sys.Since(p.since) < turnLasts && p.may(heir)
+	p.mu.Unlock()
+	if may {
+		t.Error("more threads than processors receive")
+	}
+	p.gets(third)
 }
 
 // TestPass: who knows that a call takes long gives the turn away, once.
 func TestPass(t *testing.T) {
-	p, first, made := newPool(t, 1)
+	p, first := newPool(t, 1)
 	p.received(first)
-	heir := <-made
-	turn := awaits(t, p, heir)
+	heir := <-p.made
+	turn := p.awaits(heir)
 	p.pass(first)
-	gets(t, turn)
+	p.gets(turn)
 	p.pass(first) // has no turn to give
-	if p.turn != heir.slot {
+	if p.turn != heir {
 		t.Error("a thread gives away what another has")
 	}
 }
 
 // TestUnsound: where the thread whose turn it is can't go on, another does.
 func TestUnsound(t *testing.T) {
-	p, first, made := newPool(t, 1)
+	p, first := newPool(t, 1)
 	p.received(first)
-	turn := awaits(t, p, <-made)
+	turn := p.awaits(<-p.made)
 	if p.stay(first, false) {
 		t.Fatal("a thread stays that can't serve")
 	}
-	gets(t, turn)
-	if len(p.free) != 1 || p.free[0] != first.slot || p.threads != 1 || p.idle != 0 {
-		t.Errorf("%d slots free, %d threads, %d idle, wanted 1, 1 and 0", len(p.free), p.threads, p.idle)
+	p.gets(turn)
+	p.has(1, 0)
+	if len(p.free) != 1 || p.free[0] != first.slot {
+		t.Errorf("%d slots are free, not its own", len(p.free))
 	}
 }
 
 // TestFull: without a free slot no thread is made, and the first that has finished
 // gets the turn.
 func TestFull(t *testing.T) {
-	p, first, made := newPool(t, 1)
+	p, first := newPool(t, 1)
 	p.received(first)
-	second := <-made
-	gets(t, awaits(t, p, second))
+	second := <-p.made
+	p.gets(p.awaits(second))
 	p.received(second) // no slot is left for an heir
-	if len(made) != 0 {
+	if len(p.made) != 0 {
 		t.Fatal("a thread is made without a slot")
 	}
 	if !p.stay(first, true) {
 		t.Fatal("the only one that could be heir ends")
 	}
-	gets(t, awaits(t, p, first))
+	p.gets(p.awaits(first))
 }
 
-// TestLinger: a thread that isn't needed ends when none was made for a while, also
-// one that waits.
-func TestLinger(t *testing.T) {
-	p, first, made := newPool(t, 3)
-	p.received(first)
-	heir := <-made
-	gets(t, awaits(t, p, heir))
-	p.idle, p.made = idleThreads, time.Now().Add(-2*linger)
-	if p.stay(first, true) {
-		t.Error("too many stay")
+// TestSpare: beside the heir threads wait to be needed, but not for ever, however many
+// calls there are meanwhile. The timer doesn't wake them.
+func TestSpare(t *testing.T) {
+	p, first := newPool(t, 4)
+	holder := first
+	var done []*member
+	for range 4 { // calls that are under way at once
+		p.received(holder)
+		p.pass(holder)
+		done = append(done, holder)
+		holder = <-p.made
+		p.gets(p.awaits(holder))
 	}
-	p.idle = 0
-	p.received(heir)
-	var waiting []*member
-	for m := <-made; ; m = <-made {
-		waiting = append(waiting, m)
-		if len(p.free) == 0 {
-			break
+	p.has(5, 0)
+	var waiting []<-chan bool
+	for _, m := range done {
+		if !p.stay(m, true) {
+			t.Fatal("it ends")
 		}
-		p.idle = 0 // as if it had a call
-		p.replace()
+		waiting = append(waiting, p.awaits(m))
+		for settled := false; !settled; { // heir, or spare
+			p.mu.Lock()
+			settled = p.heir == m || len(p.spare) == len(waiting)-1 && p.heir != nil
+			p.mu.Unlock()
+		}
 	}
-	p.idle = len(waiting)
-	if !p.stay(heir, true) || p.turn != heir.slot {
-		t.Error("the thread whose turn it is ends")
+	p.has(5, 4)
+	// One call after the other, so that the timer is never at rest; by a long one the
+	// heir gets the turn, and the last spare thread is the next heir.
+	p.received(holder)
+	p.pass(holder)
+	p.gets(waiting[0])
+	p.received(done[0])
+	for heir := false; !heir; {
+		p.mu.Lock()
+		heir = p.heir == done[3]
+		p.mu.Unlock()
 	}
-	ended := make(chan struct{})
-	for _, m := range waiting {
-		go func() {
-			if turn, err := p.await(m); err != nil || turn {
-				t.Errorf("turn %v, %v", turn, err)
-			}
-			ended <- struct{}{}
-		}()
+	p.stay(done[0], true)
+	for began := time.Now(); time.Since(began) < linger+linger/4; {
+		if turn, err := p.await(done[0]); !turn || err != nil {
+			t.Fatal(turn, err)
+		}
+		p.received(done[0])
+		p.stay(done[0], true)
 	}
-	for range len(waiting) - idleThreads {
-		gets(t, ended)
-	}
-	getsNot(t, ended)
-	if p.threads != 1+idleThreads || p.idle != idleThreads {
-		t.Errorf("%d threads, %d idle, wanted %d and %d", p.threads, p.idle, 1+idleThreads, idleThreads)
-	}
+	p.ends(waiting[1])
+	p.ends(waiting[2])
+	p.getsNot(waiting[3])
+	p.has(3, 1)
 }

@@ -132,7 +132,7 @@ var entries = []Entry{
 		Rules: []Rule{arg(1, "int", "op",
 			is("FUTEX_WAIT_PRIVATE", _FUTEX_WAIT|_FUTEX_PRIVATE_FLAG), is("FUTEX_WAKE_PRIVATE", _FUTEX_WAKE|_FUTEX_PRIVATE_FLAG),
 			is("FUTEX_WAKE", _FUTEX_WAKE))},
-		Who: []string{"runtime.futexsleep", "runtime.futexwakeup", "sys.Wake"},
+		Who: []string{"runtime.futexsleep", "runtime.futexwakeup", "sys.Park", "sys.Unpark", "sys.Wake"},
 		Why: "locks, and idle threads; the daemon, which a call waits for",
 	},
 	{
@@ -270,8 +270,8 @@ var entries = []Entry{
 	},
 	{
 		Name: "ppoll", AMD64: 271, ARM64: 73,
-		Who: []string{"sys.WaitHangUp", "sys.WaitReadable"},
-		Why: "until the workload ends; until the daemon answers",
+		Who: []string{"sys.WaitHangUp", "sys.WaitReadable", "sys.NotifPending"},
+		Why: "until the workload ends; until the daemon answers; whether more calls wait",
 	},
 	{
 		Name: "prctl", AMD64: 157, ARM64: 167,

@@ -112,7 +112,7 @@ const (
 // answer is `run`'s to a request; to ready, an empty one releases CMD.
 type answer struct{ Error string }
 
-// ask sends a request or task and waits for the answer.
+// ask sends a request or order and waits for the answer.
 func (l *link) ask(question any, fds ...int) error {
 	if err := l.send(question, fds...); err != nil {
 		return err

@@ -38,6 +38,10 @@ func Of(n *sys.Notif) Notification {
 	return Notification{Cookie: n.ID, TID: int(n.PID), Data: n.Data}
 }
 
+// Pending says whether Receive would return at once: a call waits, or the listener is of
+// no use any more.
+func (l *Listener) Pending() bool { return sys.NotifPending(l.FD) }
+
 // Waits says whether the target still waits in the call. While it does, its
 // thread id can't have gone to another: whatever was read or opened by that id
 // before a true answer belongs to the target.

@@ -142,10 +142,18 @@ func WaitHangUp(listener int) error {
 
 // HungUp is WaitHangUp without waiting.
 func HungUp(listener int) bool {
-	p := []unix.PollFd{{Fd: int32(listener)}}
+	return poll(listener, 0)&(unix.POLLHUP|unix.POLLNVAL) != 0
+}
+
+// NotifPending says whether NotifRecv has something to return now.
+func NotifPending(listener int) bool { return poll(listener, unix.POLLIN) != 0 }
+
+// poll looks what of events is the case at fd.
+func poll(fd int, events int16) int16 {
+	p := []unix.PollFd{{Fd: int32(fd), Events: events}}
 	for {
 		if _, err := unix.Poll(p, 0); err != unix.EINTR {
-			return p[0].Revents&(unix.POLLHUP|unix.POLLNVAL) != 0
+			return p[0].Revents
 		}
 	}
 }

@@ -62,9 +62,21 @@ func Wake(word *uint32) {
 	unix.RawSyscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(word)), futexWake, 1, 0, 0, 0)
 }
 
+// Park is WaitOn, and Unpark Wake, for a word of this process alone.
+func Park(word *uint32, v uint32, d time.Duration) {
+	t := unix.NsecToTimespec(int64(d))
+	unix.Syscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(word)), futexWait|futexPrivate, uintptr(v), uintptr(unsafe.Pointer(&t)), 0, 0)
+}
+
+// Unpark wakes one that has parked on the word.
+func Unpark(word *uint32) {
+	unix.RawSyscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(word)), futexWake|futexPrivate, 1, 0, 0, 0)
+}
+
 const (
-	futexWait = 0 // FUTEX_WAIT, FUTEX_WAKE: between processes
-	futexWake = 1
+	futexWait    = 0 // FUTEX_WAIT, FUTEX_WAKE: between processes
+	futexWake    = 1
+	futexPrivate = 128 // FUTEX_PRIVATE_FLAG
 )
 
 // Monotonic is the time of CLOCK_MONOTONIC, in ns: the same for all processes. (It is
