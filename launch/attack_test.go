@@ -170,11 +170,13 @@ func TestSharedStream(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var cgroups []*cgroup
 	for i, dir := range append([]*os.File{parent}, legacy...) {
-		if err := (&cgroup{dir, cgroupPrefix + id(a), i > 0}).remove(); err != nil {
-			t.Error(err)
-		}
-		dir.Close()
+		defer dir.Close()
+		cgroups = append(cgroups, &cgroup{dir, cgroupPrefix + id(a), i > 0})
+	}
+	if err := cleanUp(cgroups, nil); err != nil {
+		t.Error(err)
 	}
 	a.Wait()
 	_, endB := begin()

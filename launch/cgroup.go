@@ -196,12 +196,9 @@ func (c *cgroup) waitEmpty(leaf string) error {
 	}
 }
 
-// remove kills what is left and removes the cgroups, those too that the workload
-// made. It is no error if there are none.
+// remove removes the cgroups, which have no processes any more, those too that the
+// workload made. It is no error if there are none.
 func (c *cgroup) remove() error {
-	if err := c.kill("."); err != nil {
-		return err
-	}
 	err := c.removeTree()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -128,11 +128,19 @@ func guardianMain() {
 // cleanUp kills the workload, and undoes what was done for it.
 func cleanUp(cgroups []*cgroup, loans []*loan) error {
 	var errs []error
+	var empty []*cgroup
 	for _, c := range cgroups {
-		errs = append(errs, c.remove())
+		if err := c.kill("."); err != nil {
+			errs = append(errs, err)
+		} else {
+			empty = append(empty, c)
+		}
 	}
 	for _, l := range loans {
 		errs = append(errs, l.end())
+	}
+	for _, c := range empty {
+		errs = append(errs, c.remove())
 	}
 	return errors.Join(errs...)
 }
