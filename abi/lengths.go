@@ -48,6 +48,7 @@ const (
 	MaxHash         = 64            // more than any digest; SHA-256 is 32
 	MaxFDArray      = 1 << 15       // indexes of fd_array that we follow; the kernel takes 64 maps and 256 BTFs
 	MaxFiles        = 64 + 256 + 8  // fds of one request: MAX_USED_MAPS, MAX_KFUNC_BTFS, and those of the attribute
+	MaxTraceProgs   = 64            // BPF_TRACE_MAX_PROGS, kernel/trace/bpf_trace.c
 	FirstLog        = 16 << 20      // bytes of a log buffer at first: see ClampLog
 	MaxCoreRelos    = 64 << 20      // bytes; the kernel would take 32 GiB: see docs/limits.md
 	MaxQuery        = 64 << 10      // ids that a PROG_QUERY may ask for; a hook holds at most 64

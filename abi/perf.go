@@ -1,12 +1,41 @@
 package abi
 
-// Syscall tells the system calls apart that a row may be of.
+// Syscall tells the system calls apart that a row may be of; of ioctl(), the requests.
 type Syscall uint8
 
 const (
 	SyscallBPF Syscall = iota
 	SyscallPerfEventOpen
+	SyscallPerfSetBPF   // ioctl(fd, PERF_EVENT_IOC_SET_BPF, prog_fd)
+	SyscallPerfQueryBPF // ioctl(fd, PERF_EVENT_IOC_QUERY_BPF, query)
+	afterLastSyscall
 )
+
+// The ioctls' requests, include/uapi/linux/perf_event.h.
+const (
+	PerfIOCSetBPF   = 0x40042408 // PERF_EVENT_IOC_SET_BPF
+	PerfIOCQueryBPF = 0xc008240a // PERF_EVENT_IOC_QUERY_BPF
+)
+
+var others = [afterLastSyscall]*Row{SyscallPerfEventOpen: &PerfEventOpen, SyscallPerfSetBPF: &PerfSetBPF, SyscallPerfQueryBPF: &PerfQueryBPF}
+
+// RowOfSyscall returns the row of a system call that isn't bpf(); nil: there is none.
+func RowOfSyscall(s Syscall) *Row {
+	if int(s) < len(others) {
+		return others[s]
+	}
+	return nil
+}
+
+// Rows returns all rows: the table's, and those of other system calls. They are
+// shared: read only.
+func Rows() []*Row {
+	var all []*Row
+	for i := range table {
+		all = append(all, &table[i])
+	}
+	return append(all, others[SyscallBPF+1:]...)
+}
 
 // PerfEventOpen is perf_event_open(2): half of all BPF tools attach by it. Its
 // attribute is struct perf_event_attr (include/uapi/linux/perf_event.h) of
@@ -15,6 +44,7 @@ const (
 var PerfEventOpen = func() Row {
 	probe := func(p Probe) Cond { return all(is("probe", uint64(p))) }
 	r := row(Row{Syscall: SyscallPerfEventOpen, Command: NoCommand, Kernel: "perf_event_open", Name: "perf_event_open", Since: "2.6.31", Last: "flags", Host: "CAP_PERFMON",
+		Args:    []string{1: "pid", 2: "cpu", 3: "group_fd", 4: "flags"},
 		Returns: Result{FD: PerfEvent}, Why: "tracepoints, probes and events of a CPU need CAP_PERFMON"},
 		u32("type").enum(EventTypes).fact("perf_event.type"), u32("size").inout(), u64("config").fact("perf_event.config"),
 		u64("sample_period"), u64("sample_type"), u64("read_format"), u64("bits"), u32("wakeup_events"), u32("bp_type"),
@@ -37,9 +67,22 @@ var PerfEventOpen = func() Row {
 	return r
 }()
 
-// PerfEventArgs names the row's fields that are the call's arguments, by their
-// number; the first is the attribute itself.
-var PerfEventArgs = []string{1: "pid", 2: "cpu", 3: "group_fd", 4: "flags"}
+// PerfSetBPF attaches a program to a perf event (kernel/events/core.c, _perf_ioctl).
+var PerfSetBPF = row(Row{Syscall: SyscallPerfSetBPF, Command: NoCommand, Kernel: "PERF_EVENT_IOC_SET_BPF", Name: "perf_event_set_bpf", Since: "4.1", Last: "prog_fd",
+	Args: []string{0: "fd", 2: "prog_fd"}, Effect: true, Why: "the kernel checks no capability, and a tracepoint's program runs for all tasks, whatever the event's pid"},
+	s32("fd").fd(PerfEvent), s32("prog_fd").fd(Prog))
+
+// PerfQueryBPF lists the programs of a tracepoint (kernel/trace/bpf_trace.c,
+// perf_event_query_prog_array). Its attribute is struct perf_event_query_bpf, but for
+// the ids at its end; behind it the row has their address, and the call's fd.
+var PerfQueryBPF = row(Row{Syscall: SyscallPerfQueryBPF, Command: NoCommand, Kernel: "PERF_EVENT_IOC_QUERY_BPF", Name: "perf_event_query_bpf", Since: "4.16", Last: "fd",
+	Args: []string{0: "fd"}, Host: "CAP_PERFMON", Why: "needs CAP_PERFMON"},
+	u32("ids_len"), u32("prog_cnt").out(),
+	u64("ids").outBuf(ElemU32, Len{Count: "ids_len", Elem: 4, Max: MaxTraceProgs * 4}, WroteElems),
+	s32("fd").fd(PerfEvent))
+
+// PerfQuerySize is the part of struct perf_event_query_bpf before the ids, bytes.
+const PerfQuerySize = 8
 
 // PerfEventAttrSize is the part of the row that is struct perf_event_attr, bytes
 // (PERF_ATTR_SIZE_VER8); PerfEventAttrMin that of the first version.

@@ -131,7 +131,7 @@ type Result struct {
 
 // Row describes one command of bpf(), or another system call.
 type Row struct {
-	Syscall Syscall // SyscallBPF: the fields are those of union bpf_attr
+	Syscall Syscall // SyscallBPF: the fields are those of union bpf_attr; else Command is NoCommand
 	Command Command
 	Kernel  string // BPF_MAP_CREATE
 	Name    string // map_create, as the bpffs delegation options have it
@@ -139,6 +139,9 @@ type Row struct {
 	Member  string // member of union bpf_attr, "" for the anonymous ones
 	Last    string // the kernel's BPF_…_LAST_FIELD: nothing behind it may be set
 	Returns Result
+	// Args names the fields that are the call's arguments themselves, by their number,
+	// where it isn't bpf(); "" for an argument that is none.
+	Args []string
 
 	// Native commands act on the caller's own fds and reach nothing else: the
 	// seccomp filter leaves them to the kernel. Why says so, or why not.

@@ -136,7 +136,7 @@ func refusedCalls() []call {
 		{"mprotect, PROT_EXEC", unix.SYS_MPROTECT, [6]uintptr{0, 0, unix.PROT_READ | unix.PROT_EXEC}},
 		{"mprotect, PROT_READ", unix.SYS_MPROTECT, [6]uintptr{0, 0, unix.PROT_READ}},
 		{"ioctl, TCGETS", unix.SYS_IOCTL, [6]uintptr{bad, unix.TCGETS}},
-		{"ioctl, PERF_EVENT_IOC_SET_BPF", unix.SYS_IOCTL, [6]uintptr{bad, unix.PERF_EVENT_IOC_SET_BPF}},
+		{"ioctl, PERF_EVENT_IOC_SET_FILTER", unix.SYS_IOCTL, [6]uintptr{bad, unix.PERF_EVENT_IOC_SET_FILTER}},
 		{"fcntl, F_SETOWN", unix.SYS_FCNTL, [6]uintptr{bad, unix.F_SETOWN}},
 		{"dup3 without O_CLOEXEC", unix.SYS_DUP3, [6]uintptr{bad, 0, 0}},
 		{"kcmp, KCMP_VM", unix.SYS_KCMP, [6]uintptr{bad, bad, 1}},

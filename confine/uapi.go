@@ -138,5 +138,6 @@ const (
 	_NS_GET_PID_FROM_PIDNS      = 0x8004b706
 	_NS_GET_PID_IN_PIDNS        = 0x8004b708
 	_PROCMAP_QUERY              = 0xc0686611 // include/uapi/linux/fs.h
+	_PERF_EVENT_IOC_SET_BPF     = 0x40042408
 	_PERF_EVENT_IOC_ID          = 0x80082407 // include/uapi/linux/perf_event.h
 )

@@ -276,6 +276,9 @@ func start(t *testing.T, c *exec.Cmd) *session {
 				c.Process.Kill()
 			}
 		}
+		if e := s.stderr.String(); strings.Contains(e, "DATA RACE") {
+			t.Errorf("%v: %s", c.Args, e)
+		}
 	})
 	return s
 }

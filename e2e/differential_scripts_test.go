@@ -41,9 +41,10 @@ func init() {
 		"token_create":           tokenCreate,
 		"prog_stream_read_by_fd": streamRead,
 		"perf_event_open":        perfEventOpen,
-		"sizes":                  attributeSizes,
-		"unknown":                unknownCommands,
-		"host_admin":             hostAdmin,
+		"perf_event_set_bpf":     perfEventIoctl, "perf_event_query_bpf": perfEventIoctl,
+		"sizes":      attributeSizes,
+		"unknown":    unknownCommands,
+		"host_admin": hostAdmin,
 	} {
 		scripts[name] = run
 	}

@@ -68,7 +68,7 @@ func differential(name string) *exec.Cmd {
 // namespace of the workload's own.
 func TestDifferentialPrivatePID(t *testing.T) {
 	needRoot(t)
-	for _, name := range []string{"task_fd_query", "link_create", "iter_create", "obj_get_info_by_fd", "perf_event_open"} {
+	for _, name := range []string{"task_fd_query", "link_create", "iter_create", "obj_get_info_by_fd", "perf_event_open", "perf_event_set_bpf"} {
 		t.Run(name, func(t *testing.T) {
 			native := output(t, natively(differential(name), "--pid", "--fork", "--mount-proc"))
 			got := output(t, brokered(differential(name), "--net=private", "--pid=private"))
@@ -79,7 +79,7 @@ func TestDifferentialPrivatePID(t *testing.T) {
 
 // TestDifferentialCovers makes sure that no command goes without a script.
 func TestDifferentialCovers(t *testing.T) {
-	for _, row := range abi.Table() {
+	for _, row := range abi.Rows() {
 		if scripts[row.Name] == nil {
 			t.Errorf("%s has no script in differential_scripts_test.go", row.Kernel)
 		}

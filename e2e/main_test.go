@@ -45,7 +45,8 @@ func testMain(m *testing.M) int {
 	build := exec.Command("go", "build", "-o", broker, "../cmd/bpfbroker")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if os.Getenv("BPFBROKER_RACE") != "" {
-		build = exec.Command("go", "build", "-race", "-o", broker, "../cmd/bpfbroker")
+		// Static, as a worker must be.
+		build = exec.Command("go", "build", "-race", "-tags", "netgo,osusergo", "-ldflags", "-linkmode external -extldflags -static", "-o", broker, "../cmd/bpfbroker")
 		build.Env = append(os.Environ(), "CGO_ENABLED=1")
 	}
 	if out, err := build.CombinedOutput(); err != nil {

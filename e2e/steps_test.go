@@ -123,6 +123,21 @@ func init() {
 			return nil
 		}
 
+		onEvent := loaded(7, 0) // BPF_PROG_TYPE_PERF_EVENT
+		software := func() int {
+			fd, err := unix.PerfEventOpen(&unix.PerfEventAttr{Type: perfEventOf, Size: 112}, 0, -1, -1, unix.PERF_FLAG_FD_CLOEXEC)
+			if err != nil {
+				panic(err)
+			}
+			return fd
+		}
+		setBPF := func(event, prog int) error {
+			if _, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(event), unix.PERF_EVENT_IOC_SET_BPF, uintptr(prog)|unseen); e != 0 {
+				return e
+			}
+			return nil
+		}
+
 		// Each prepares, is doomed, makes its call, looks, and undoes what it did.
 		calls := map[string]func(doom func()) error{
 			"map_create": func(doom func()) error {
@@ -351,13 +366,23 @@ func init() {
 				return unix.Close(fd)
 			},
 			"perf_event_open": func(doom func()) error {
-				a := &unix.PerfEventAttr{Type: perfEventOf, Size: 112}
 				doom()
-				fd, err := unix.PerfEventOpen(a, 0, -1, -1, unix.PERF_FLAG_FD_CLOEXEC)
-				if err != nil {
+				return unix.Close(software())
+			},
+			"perf_event_set_bpf": func(doom func()) error {
+				event := software()
+				defer unix.Close(event)
+				doom()
+				return setBPF(event, onEvent)
+			},
+			"perf_event_set_bpf, where it is": func(doom func()) error {
+				event := software()
+				defer unix.Close(event)
+				if err := setBPF(event, onEvent); err != nil {
 					return err
 				}
-				return unix.Close(fd)
+				doom()
+				return want("set twice", setBPF(event, onEvent), unix.EEXIST)
 			},
 			"raw_tracepoint_open": func(doom func()) error {
 				p, e := load(17, "steps", returns(0), 0, nil) // BPF_PROG_TYPE_RAW_TRACEPOINT

@@ -14,10 +14,11 @@ const (
 	nr
 	arch
 	command
+	ioctlRequest
 )
 
 func (w word) String() string {
-	return [...]string{"unreached", "?", "nr", "arch", "(u32)args[0]"}[w]
+	return [...]string{"unreached", "?", "nr", "arch", "(u32)args[0]", "(u32)args[1]"}[w]
 }
 
 // Disassemble returns p as text, an instruction a line, jumps with the index that
@@ -71,6 +72,8 @@ func loaded(off uint32) word {
 		return arch
 	case offArg0Low:
 		return command
+	case offArg1Low:
+		return ioctlRequest
 	}
 	return unknown
 }
@@ -105,6 +108,14 @@ func constant(k uint32, a word) string {
 			if v == k {
 				return name
 			}
+		}
+		return fmt.Sprintf("%#x", k)
+	case a == ioctlRequest:
+		switch k {
+		case _PERF_EVENT_IOC_SET_BPF:
+			return "PERF_EVENT_IOC_SET_BPF"
+		case _PERF_EVENT_IOC_QUERY_BPF:
+			return "PERF_EVENT_IOC_QUERY_BPF"
 		}
 		return fmt.Sprintf("%#x", k)
 	case a == nr && k&_X32_SYSCALL_BIT != 0:

@@ -8,8 +8,10 @@
 // the kernel. Every other bpf() command, known to us or not, is notified. bpf()
 // through a foreign ABI gets ENOSYS. perf_event_open() of the native ABI, by which
 // half of the BPF tools attach, is notified; through a foreign ABI the kernel
-// decides on it, with the workload's own rights. All other system calls are
-// allowed.
+// decides on it, with the workload's own rights. Of ioctl() notified is what attaches a
+// program to a perf event, or asks for those that are: PERF_EVENT_IOC_SET_BPF, which the
+// kernel lets anybody do who has the two fds, gets ENOSYS through a foreign ABI. All
+// other system calls are allowed.
 //
 // # Why it is as it is
 //
@@ -38,15 +40,18 @@
 // around the policy. It isn't killed: ENOSYS says the same, and a program that
 // tries an ABI and falls back lives on.
 //
+// Of an ioctl's request, too, only the low word counts: it is an unsigned int. Whether
+// its fd is of a perf event can't be seen here; no other file takes these two requests.
+//
 // Nothing else is touched, and nothing else is slowed down: since 5.11 the kernel
 // evaluates a new filter once for every number and architecture, and skips it
 // for calls whose answer is a constant ALLOW (seccomp_cache_prepare in
-// kernel/seccomp.c). That holds for all calls but those two, because on the way to
+// kernel/seccomp.c). That holds for all calls but those three, because on the way to
 // their ALLOW the program loads nothing but nr and arch; a test asserts it. So
-// the only calls that really run this program are bpf() and perf_event_open(), and
-// the order of instructions favours bpf(): 7 are executed for BPF_MAP_LOOKUP_ELEM.
-// An ordinary call that isn't cached (it is no longer, if an older filter on the
-// task doesn't allow it unconditionally) executes 7, and 6 on arm64.
+// the only calls that really run this program are bpf(), perf_event_open() and ioctl(),
+// and the order of instructions favours bpf(): 7 are executed for BPF_MAP_LOOKUP_ELEM,
+// 9 for an ordinary ioctl. An ordinary call that isn't cached (it is no longer, if an
+// older filter on the task doesn't allow it unconditionally) executes 9, and 7 on arm64.
 //
 // # What it can't be talked out of
 //
@@ -75,23 +80,28 @@ type Instruction struct {
 
 // machine is what a kernel's architecture lets a process call bpf() by.
 type machine struct {
-	native   uint32 // AUDIT_ARCH_… of a native call
-	bpf      uint32 // its number of bpf()
-	perf     uint32 // its number of perf_event_open()
-	foreign  uint32 // a number that is bpf() of another ABI under the same AUDIT_ARCH_…; 0: none
-	compat   uint32 // AUDIT_ARCH_… of a 32-bit call
-	compatNr uint32 // its number of bpf()
+	native   uint32     // AUDIT_ARCH_… of a native call
+	bpf      uint32     // its number of bpf()
+	perf     uint32     // its number of perf_event_open()
+	ioctl    uint32     // its number of ioctl()
+	foreign  foreignABI // another ABI under the same AUDIT_ARCH_…; zero: none
+	compat   uint32     // AUDIT_ARCH_… of a 32-bit call
+	compatNr foreignABI
 }
+
+// foreignABI has the numbers of bpf() and ioctl() in one.
+type foreignABI struct{ bpf, ioctl uint32 }
 
 // machines is keyed by GOARCH.
 var machines = map[string]machine{
 	"amd64": {
-		native: _AUDIT_ARCH_X86_64, bpf: _X86_64_NR_bpf, perf: _X86_64_NR_perf_event_open, foreign: _X32_SYSCALL_BIT | _X86_64_NR_bpf,
-		compat: _AUDIT_ARCH_I386, compatNr: _I386_NR_bpf,
+		native: _AUDIT_ARCH_X86_64, bpf: _X86_64_NR_bpf, perf: _X86_64_NR_perf_event_open, ioctl: _X86_64_NR_ioctl,
+		foreign: foreignABI{_X32_SYSCALL_BIT | _X86_64_NR_bpf, _X32_NR_ioctl},
+		compat:  _AUDIT_ARCH_I386, compatNr: foreignABI{_I386_NR_bpf, _I386_NR_ioctl},
 	},
 	"arm64": {
-		native: _AUDIT_ARCH_AARCH64, bpf: _AARCH64_NR_bpf, perf: _AARCH64_NR_perf_event_open,
-		compat: _AUDIT_ARCH_ARM, compatNr: _ARM_NR_bpf,
+		native: _AUDIT_ARCH_AARCH64, bpf: _AARCH64_NR_bpf, perf: _AARCH64_NR_perf_event_open, ioctl: _AARCH64_NR_ioctl,
+		compat: _AUDIT_ARCH_ARM, compatNr: foreignABI{_ARM_NR_bpf, _ARM_NR_ioctl},
 	},
 }
 
@@ -126,10 +136,17 @@ func ProgramFor(arch string, native []uint32) ([]Instruction, error) {
 	a.jump(opJeq, m.native, next, "compat")
 	a.load(offNr)
 	a.jump(opJeq, m.bpf, "bpf", next)
-	if m.foreign != 0 {
-		a.jump(opJeq, m.foreign, "enosys", next)
+	a.jump(opJeq, m.ioctl, "ioctl", next)
+	if m.foreign != (foreignABI{}) {
+		a.jump(opJeq, m.foreign.bpf, "enosys", next)
+		a.jump(opJeq, m.foreign.ioctl, "foreign ioctl", next)
 	}
 	a.jump(opJeq, m.perf, "notify", "allow")
+
+	a.label("ioctl")
+	a.load(offArg1Low)
+	a.jump(opJeq, _PERF_EVENT_IOC_SET_BPF, "notify", next)
+	a.jump(opJeq, _PERF_EVENT_IOC_QUERY_BPF, "notify", "allow")
 
 	a.label("bpf")
 	a.load(offArg0Low)
@@ -142,7 +159,12 @@ func ProgramFor(arch string, native []uint32) ([]Instruction, error) {
 	a.label("compat")
 	a.jump(opJeq, m.compat, next, "enosys")
 	a.load(offNr)
-	a.jump(opJeq, m.compatNr, "enosys", "allow")
+	a.jump(opJeq, m.compatNr.bpf, "enosys", next)
+	a.jump(opJeq, m.compatNr.ioctl, "foreign ioctl", "allow")
+
+	a.label("foreign ioctl")
+	a.load(offArg1Low)
+	a.jump(opJeq, _PERF_EVENT_IOC_SET_BPF, "enosys", "allow")
 
 	a.label("allow")
 	a.ret(_SECCOMP_RET_ALLOW)

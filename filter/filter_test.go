@@ -47,7 +47,20 @@ func reference(kernel string, d brokertest.SeccompData) uint32 {
 		allow  = 0x7fff0000
 		notify = 0x7fc00000
 		enosys = 0x00050026
+
+		setBPF   = 0x40042408 // PERF_EVENT_IOC_SET_BPF
+		queryBPF = 0xc008240a // PERF_EVENT_IOC_QUERY_BPF
 	)
+	request := d.Args[1] & 0xffffffff // of an ioctl
+	ioctl := func(foreign bool) uint32 {
+		switch {
+		case foreign && request == setBPF:
+			return enosys
+		case !foreign && (request == setBPF || request == queryBPF):
+			return notify
+		}
+		return allow
+	}
 	var isNative bool
 	switch kernel {
 	case "amd64":
@@ -60,10 +73,17 @@ func reference(kernel string, d brokertest.SeccompData) uint32 {
 				return enosys
 			case 298: // perf_event_open
 				return notify
+			case 16:
+				return ioctl(false)
+			case 0x40000202: // x32
+				return ioctl(true)
 			}
 		case 0x40000003: // i386
-			if d.NR == 357 {
+			switch d.NR {
+			case 357:
 				return enosys
+			case 54:
+				return ioctl(true)
 			}
 		default:
 			return enosys
@@ -72,12 +92,18 @@ func reference(kernel string, d brokertest.SeccompData) uint32 {
 		switch d.Arch {
 		case 0xc00000b7: // aarch64
 			isNative = d.NR == 280
-			if d.NR == 241 { // perf_event_open
+			switch d.NR {
+			case 241: // perf_event_open
 				return notify
+			case 29:
+				return ioctl(false)
 			}
 		case 0x40000028: // arm
-			if d.NR == 386 {
+			switch d.NR {
+			case 386:
 				return enosys
+			case 54:
+				return ioctl(true)
 			}
 		default:
 			return enosys
@@ -118,6 +144,15 @@ func TestProgram(t *testing.T) {
 						for cmd := uint64(0); cmd <= 64; cmd++ {
 							d := brokertest.SeccompData{NR: nr | bits, Arch: arch, IP: 0xdeadbeef_00000141}
 							d.Args[0], d.Args[1] = cmd|highs[cmd%4]<<32, 1
+							check(t, kernel, v, p, d)
+						}
+					}
+				}
+				for _, nr := range []uint32{16, 29, 54, 16 | 1<<30, 514, 514 | 1<<30} {
+					for _, request := range []uint64{0x2408, 0x40042408, 0xc008240a, 0xc004240a, 0x40042409, 0x80042408, 0x5401} {
+						for _, high := range highs {
+							d := brokertest.SeccompData{NR: nr, Arch: arch}
+							d.Args[1] = high<<32 | request
 							check(t, kernel, v, p, d)
 						}
 					}
@@ -182,11 +217,11 @@ func TestProgramLists(t *testing.T) {
 }
 
 // TestCached holds the program to what the kernel's action cache needs: every
-// call but bpf() and perf_event_open() is allowed without a look at its arguments, on the architectures
-// that have a bitmap (native and compat).
+// call but bpf(), perf_event_open() and ioctl() is allowed without a look at its
+// arguments, on the architectures that have a bitmap (native and compat).
 func TestCached(t *testing.T) {
-	// bpf(), and perf_event_open() where it is notified.
-	looked := map[uint32][]uint32{0xc000003e: {321, 298}, 0x40000003: {357}, 0xc00000b7: {280, 241}, 0x40000028: {386}}
+	// bpf(), ioctl(), and perf_event_open() where it is notified.
+	looked := map[uint32][]uint32{0xc000003e: {321, 16, 298}, 0x40000003: {357, 54}, 0xc00000b7: {280, 29, 241}, 0x40000028: {386, 54}}
 	for kernel, arches := range map[string][]uint32{"amd64": {0xc000003e, 0x40000003}, "arm64": {0xc00000b7, 0x40000028}} {
 		p := program(t, kernel, native)
 		for _, arch := range arches {
@@ -214,10 +249,11 @@ func TestSteps(t *testing.T) {
 		arch, nr, cmd uint32
 		want          int
 	}{
-		{"getppid", "amd64", x8664, 110, 0, 7},
-		{"perf_event_open", "amd64", x8664, 298, 0, 7},
-		{"getppid, i386", "amd64", i386, 64, 0, 6},
-		{"getppid, x32", "amd64", x8664, 1<<30 | 110, 0, 7},
+		{"getppid", "amd64", x8664, 110, 0, 9},
+		{"perf_event_open", "amd64", x8664, 298, 0, 9},
+		{"ioctl", "amd64", x8664, 16, 0, 9},
+		{"getppid, i386", "amd64", i386, 64, 0, 7},
+		{"getppid, x32", "amd64", x8664, 1<<30 | 110, 0, 9},
 		{"map_lookup_elem", "amd64", x8664, 321, mapLookup, 7},
 		{"map_update_elem", "amd64", x8664, 321, mapUpdate, 11},
 		{"map_get_next_key", "amd64", x8664, 321, mapNextKey, 11},
@@ -227,10 +263,11 @@ func TestSteps(t *testing.T) {
 		{"prog_stream_read_by_fd", "amd64", x8664, 321, streamRead, 11},
 		{"with common attributes", "amd64", x8664, 321, future, 11},
 		{"bpf, i386", "amd64", i386, 357, 0, 6},
-		{"bpf, x32", "amd64", x8664, 1<<30 | 321, 0, 6},
-		{"getppid", "arm64", aarch64, 173, 0, 6},
-		{"perf_event_open", "arm64", aarch64, 241, 0, 6},
-		{"getppid, arm", "arm64", arm, 64, 0, 6},
+		{"bpf, x32", "amd64", x8664, 1<<30 | 321, 0, 7},
+		{"getppid", "arm64", aarch64, 173, 0, 7},
+		{"perf_event_open", "arm64", aarch64, 241, 0, 7},
+		{"ioctl", "arm64", aarch64, 29, 0, 9},
+		{"getppid, arm", "arm64", arm, 64, 0, 7},
 		{"map_lookup_elem", "arm64", aarch64, 280, mapLookup, 7},
 		{"map_update_elem", "arm64", aarch64, 280, mapUpdate, 11},
 		{"bpf, arm", "arm64", arm, 386, 0, 6},
@@ -354,9 +391,9 @@ func FuzzProgram(f *testing.F) {
 		f.Add(d.Bytes())
 	}
 	for _, arch := range brokertest.AuditArches {
-		for _, nr := range []uint32{0, 280, 321, 357, 386, 1<<30 | 321} {
-			for _, cmd := range []uint64{0, 1, 37, 38, 1<<16 | 1, 1<<32 | 1} {
-				seed(brokertest.SeccompData{NR: nr, Arch: arch, Args: [6]uint64{cmd}})
+		for _, nr := range []uint32{0, 280, 321, 357, 386, 1<<30 | 321, 16, 29, 54, 1<<30 | 514} {
+			for _, cmd := range []uint64{0, 1, 37, 38, 1<<16 | 1, 1<<32 | 1, 0x40042408, 0xc008240a} {
+				seed(brokertest.SeccompData{NR: nr, Arch: arch, Args: [6]uint64{cmd, cmd}})
 			}
 		}
 	}

@@ -12,6 +12,7 @@ const (
 	offArch     = 4
 	offArg0Low  = 16
 	offArg0High = 20
+	offArg1Low  = 24
 	sizeofData  = 64
 )
 
@@ -49,10 +50,23 @@ const (
 	maxConditionalJump = 255        // struct sock_filter holds jt and jf in a byte each
 )
 
-// The number of perf_event_open() in each native ABI, from the same tables.
+// The number of perf_event_open() in each native ABI, and of ioctl() in each, from the
+// same tables.
 const (
 	_X86_64_NR_perf_event_open  = 298
 	_AARCH64_NR_perf_event_open = 241
+
+	_X86_64_NR_ioctl  = 16
+	_X32_NR_ioctl     = _X32_SYSCALL_BIT | 514
+	_I386_NR_ioctl    = 54
+	_AARCH64_NR_ioctl = 29
+	_ARM_NR_ioctl     = 54
+)
+
+// What ioctl() does with programs on a perf event, include/uapi/linux/perf_event.h.
+const (
+	_PERF_EVENT_IOC_SET_BPF   = 0x40042408 // _IOW('$', 8, __u32)
+	_PERF_EVENT_IOC_QUERY_BPF = 0xc008240a // _IOWR('$', 10, struct perf_event_query_bpf *)
 )
 
 // Instruction codes, include/uapi/linux/bpf_common.h: class, size or operation,

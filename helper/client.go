@@ -225,14 +225,14 @@ func (c *Client) ask(q *request.Request, r *perform.Result, where perform.Where,
 			f.Put(attr, f.Uint(r.Attr)) // ours
 		}
 	}
+	for i, name := range q.Row.Args {
+		if name != "" {
+			k.Args[i] = q.Row.Field(name).Uint(attr)
+		}
+	}
 	k.Call.Size = q.Size
 	size := q.Size
 	if q.Syscall == abi.SyscallPerfEventOpen {
-		for i, name := range abi.PerfEventArgs {
-			if name != "" {
-				k.Args[i] = q.Row.Field(name).Uint(attr)
-			}
-		}
 		// What the call is to say of its size, which needn't be all that there is.
 		size = abi.PerfEventAttrSize
 		q.Row.Field("size").Put(attr, uint64(q.Size))

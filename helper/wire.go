@@ -106,6 +106,9 @@ func parseCall(b []byte, c *Call) error {
 		at, n := r.u64(), int(r.u32())
 		c.Segments = append(c.Segments, sys.Segment{Addr: at, Data: r.bytes(n)})
 	}
+	if c.Syscall != abi.SyscallBPF && (c.Command != abi.NoCommand || abi.RowOfSyscall(c.Syscall) == nil) {
+		return fmt.Errorf("a call of system call %d, command %d", c.Syscall, c.Command)
+	}
 	if r.short || len(r.b) != 0 {
 		return fmt.Errorf("a call of %d bytes, which isn't what it says to hold", len(b))
 	}

@@ -136,10 +136,8 @@ func FuzzBuild(f *testing.F) {
 }
 
 func fuzzCall(command, size uint32) request.Call {
-	c := request.Call{Command: abi.Command(command), Size: size}
-	if c.Command == abi.NoCommand {
-		c.Syscall = abi.SyscallPerfEventOpen
-	}
+	c := request.Call{Size: size}
+	c.Syscall, c.Command = brokertest.CallOf(command)
 	return c
 }
 

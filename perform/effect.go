@@ -32,6 +32,9 @@ func (p *Performer) effect(q *request.Request, r *Result, at Place, log Log, red
 
 // state is what the call is about to change, as far as it matters.
 func (p *Performer) state(q *request.Request, r *Result, at Place) uint64 {
+	if q.Syscall == abi.SyscallPerfSetBPF {
+		return p.programOf(q, at)
+	}
 	switch q.Command {
 	case abi.ObjPin: // is the name taken?
 		if path := pinPath(q, r); path != nil && sys.PathExists(path) {
@@ -50,6 +53,10 @@ func (p *Performer) state(q *request.Request, r *Result, at Place) uint64 {
 func (p *Performer) happened(q *request.Request, r *Result, at Place, before uint64) bool {
 	if before == unknown {
 		return false
+	}
+	if q.Syscall == abi.SyscallPerfSetBPF { // an event takes one program, once
+		now := p.programOf(q, at)
+		return before == 0 && (now == unnamed || now != 0 && now == uint64(ObjectID(abi.Prog, int(int32(q.Field("prog_fd"))))))
 	}
 	switch q.Command {
 	case abi.ObjPin:
@@ -145,13 +152,8 @@ func (p *Performer) attached(q *request.Request, at Place) uint64 {
 	ids.Put(query.Attr, somewhere)
 	row.Field("count").Put(query.Attr, maxAttached)
 	query.Buffers = []request.Buffer{{Field: ids, Parent: request.NoParent, Offset: ids.Offset, Addr: somewhere, Len: 4 * maxAttached}}
-	asker := Performer{mem: p.mem, host: p.host, pathFD: -1}
-	r := Result{FD: -1}
-	if asker.build(&query, &r, at) != 0 {
-		return unknown
-	}
-	asker.atHost(&query, &r, at)
-	if r.Errno != 0 || r.Attr == nil {
+	r, ok := p.ask(&query, at)
+	if !ok || r.Errno != 0 {
 		return unknown
 	}
 	n := int(row.Field("count").Uint(r.Attr))
@@ -167,6 +169,17 @@ func (p *Performer) attached(q *request.Request, at Place) uint64 {
 		}
 	}
 	return 0
+}
+
+// ask has the daemon perform a query of our own. False: it wasn't made.
+func (p *Performer) ask(q *request.Request, at Place) (*Result, bool) {
+	asker := Performer{mem: p.mem, host: p.host, pathFD: -1}
+	r := &Result{FD: -1}
+	if asker.build(q, r, at) != 0 {
+		return nil, false
+	}
+	asker.atHost(q, r, at)
+	return r, r.Attr != nil
 }
 
 // quiet is a Log that nobody reads: the daemon's.

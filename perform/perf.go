@@ -29,3 +29,73 @@ func perfEventOpen(q *request.Request, r *Result) (int, sys.Errno) {
 	}
 	return fd, e
 }
+
+// perfSetBPF makes the ioctl() that attaches a program to a perf event. Another file
+// than that doesn't take the request; ours may be anything behind a number.
+func perfSetBPF(q *request.Request) (int, sys.Errno) {
+	fd := int(int32(q.Field("fd")))
+	if f := q.File(fd); f != nil && f.Err == 0 && f.Kind != abi.PerfEvent {
+		return 0, sys.ENOTTY
+	}
+	return 0, sys.PerfSetBPF(fd, int(int32(q.Field("prog_fd"))))
+}
+
+// perfQueryBPF makes the ioctl() that asks for programs: in one piece, what the
+// request has in two.
+func (p *Performer) perfQueryBPF(q *request.Request, r *Result) (int, sys.Errno) {
+	fd := int(int32(q.Field("fd")))
+	if f := q.File(fd); f != nil && f.Err == 0 && f.Kind != abi.PerfEvent {
+		return 0, sys.ENOTTY
+	}
+	if q.Size == 0 {
+		return 0, sys.PerfQueryBPF(fd, sys.FaultAddr)
+	}
+	var ids []byte
+	if len(r.Out) > 0 {
+		ids = r.Out[0]
+	}
+	query := p.mem.Alloc(abi.PerfQuerySize + len(ids))
+	if query == nil {
+		return 0, sys.ENOMEM
+	}
+	copy(query, r.Attr[:abi.PerfQuerySize])
+	copy(query[abi.PerfQuerySize:], ids)
+	e := sys.PerfQueryBPF(fd, sys.Addr(query))
+	copy(r.Attr, query[:abi.PerfQuerySize])
+	copy(ids, query[abi.PerfQuerySize:])
+	return 0, e
+}
+
+// programOf asks the daemon which program the perf event of a PERF_EVENT_IOC_SET_BPF
+// has: its id, 0 for none, unnamed for one of which it doesn't say.
+func (p *Performer) programOf(q *request.Request, at Place) uint64 {
+	if p.host == nil {
+		return unknown
+	}
+	row := abi.RowOf(abi.TaskFDQuery)
+	query := request.Request{
+		Call: request.Call{Command: abi.TaskFDQuery, Size: row.LastEnd}, Row: row, Size: row.LastEnd,
+		Attr: make([]byte, abi.AttrSize),
+	}
+	pid, e := at.PIDIn(at.TID())
+	if e != 0 {
+		return unknown
+	}
+	row.Field("pid").Put(query.Attr, uint64(pid))
+	row.Field("fd").Put(query.Attr, q.Field("fd"))
+	r, ok := p.ask(&query, at)
+	switch {
+	case !ok:
+		return unknown
+	case r.Errno == sys.ENOENT:
+		return 0
+	case r.Errno == sys.EOPNOTSUPP: // it is of type BPF_PROG_TYPE_PERF_EVENT
+		return unnamed
+	case r.Errno != 0:
+		return unknown
+	}
+	return row.Field("prog_id").Uint(r.Attr)
+}
+
+// unnamed is a program whose id isn't known.
+const unnamed = 1 << 32

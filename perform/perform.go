@@ -174,8 +174,13 @@ func (p *Performer) explain(r *Result) {
 const maxStops = 100
 
 func (p *Performer) call(q *request.Request, r *Result) (int, sys.Errno) {
-	if q.Syscall == abi.SyscallPerfEventOpen {
+	switch q.Syscall {
+	case abi.SyscallPerfEventOpen:
 		return perfEventOpen(q, r)
+	case abi.SyscallPerfSetBPF:
+		return perfSetBPF(q)
+	case abi.SyscallPerfQueryBPF:
+		return p.perfQueryBPF(q, r)
 	}
 	switch q.Command {
 	case abi.ProgGetNextID, abi.MapGetNextID, abi.BTFGetNextID, abi.LinkGetNextID:

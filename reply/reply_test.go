@@ -99,10 +99,8 @@ func FuzzReply(f *testing.F) {
 		if len(attr) > 2*abi.PageSize || len(mem) > 1<<16 {
 			return
 		}
-		call := request.Call{Command: abi.Command(command), Size: size}
-		if call.Command == abi.NoCommand {
-			call.Syscall = abi.SyscallPerfEventOpen
-		}
+		call := request.Call{Size: size}
+		call.Syscall, call.Command = brokertest.CallOf(command)
 		checkOutputs(t, call, attr, mem, noise, sys.Errno(errno))
 	})
 }

@@ -76,9 +76,8 @@ func FuzzRead(f *testing.F) {
 		if len(attr) > 2*abi.PageSize || len(mem) > 1<<16 {
 			return
 		}
-		call := Call{Command: abi.Command(command), Size: size}
-		if call.Command == abi.NoCommand {
-			call.Syscall = abi.SyscallPerfEventOpen
+		call := Call{Size: size}
+		if call.Syscall, call.Command = brokertest.CallOf(command); call.Syscall != abi.SyscallBPF {
 			for i := range call.Args {
 				call.Args[i] = uint64(size) >> (4 * i) & 0x1f
 			}

@@ -115,8 +115,11 @@ func wide(src uint8, imm, imm2 int32) []byte {
 // buffers describe. Strings are read up to the end of a page.
 func described(q *Request) []brokertest.Span {
 	spans := []brokertest.Span{{Addr: q.Call.Addr, Len: uint64(q.Call.Size)}}
-	if q.Syscall == abi.SyscallPerfEventOpen {
+	switch q.Syscall {
+	case abi.SyscallPerfEventOpen:
 		spans[0].Len = abi.PageSize // as long as it says itself
+	case abi.SyscallPerfQueryBPF:
+		spans[0].Len = abi.PerfQuerySize
 	}
 	for i := range q.Buffers {
 		u := &q.Buffers[i]

@@ -59,21 +59,47 @@ func ParseProbes(s string) (Probes, error) {
 	return p, nil
 }
 
-// perfEvent copies the attribute and the arguments of perf_event_open() by the
-// kernel's size rules (kernel/events/core.c, perf_copy_attr). What is wrong with
-// a size is left to the kernel, which says in the attribute what it would take:
-// Size is what the copy shall say.
-func (r *Reader) perfEvent(t Target, q *Request) sys.Errno {
-	row := q.Row
+// other copies the attribute of a call that isn't bpf().
+func (r *Reader) other(t Target, q *Request) sys.Errno {
 	if q.Attr = r.mem.Alloc(int(abi.AttrSize)); q.Attr == nil {
 		return sys.ENOMEM
 	}
 	clear(q.Attr)
-	for i, name := range abi.PerfEventArgs {
+	for i, name := range q.Row.Args {
 		if name != "" {
-			row.Field(name).Put(q.Attr, q.Args[i])
+			q.Row.Field(name).Put(q.Attr, q.Args[i])
 		}
 	}
+	switch q.Syscall {
+	case abi.SyscallPerfEventOpen:
+		return r.perfEvent(t, q)
+	case abi.SyscallPerfQueryBPF:
+		return r.perfQuery(t, q)
+	}
+	return 0
+}
+
+// perfQuery copies what is in memory. Where that can't be read, Size is 0 and there is
+// no buffer: the kernel looks at the event before.
+func (r *Reader) perfQuery(t Target, q *Request) sys.Errno {
+	raw := r.raw[:abi.PerfQuerySize]
+	n, e := t.Read(q.Addr, raw)
+	if e != 0 && e != sys.EFAULT {
+		return e
+	}
+	if n == len(raw) {
+		copy(q.Attr, raw)
+		q.Size = abi.PerfQuerySize
+		q.Row.Field("ids").Put(q.Attr, q.Addr+abi.PerfQuerySize)
+	}
+	return 0
+}
+
+// perfEvent copies the attribute of perf_event_open() by the kernel's size rules (kernel/events/core.c, perf_copy_attr). What is wrong with
+// a size is left to the kernel, which says in the attribute what it would take:
+// Size is what the copy shall say.
+func (r *Reader) perfEvent(t Target, q *Request) sys.Errno {
+	row := q.Row
 	if q.Field("flags")&^abi.PerfFlags != 0 {
 		return 0 // the kernel says EINVAL before it looks at the attribute
 	}

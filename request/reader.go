@@ -45,8 +45,8 @@ func (r *Reader) Read(t Target, c Call) (*Request, sys.Errno) {
 	*q = Request{Call: c, Buffers: q.Buffers[:0], Files: q.Files[:0]}
 	row := q.Call.Row()
 	q.Row = row
-	if c.Syscall == abi.SyscallPerfEventOpen {
-		if e := r.perfEvent(t, q); e != 0 {
+	if c.Syscall != abi.SyscallBPF {
+		if e := r.other(t, q); e != 0 {
 			return nil, e
 		}
 	} else if e := r.attribute(t, q, row); e != 0 {

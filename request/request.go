@@ -14,27 +14,35 @@ import (
 type Call struct {
 	Syscall abi.Syscall
 	Command abi.Command // bpf()'s first argument, its low 32 bits; else abi.NoCommand
-	Addr    uint64      // of the attribute
+	Addr    uint64      // of the attribute; 0 where there is none in memory
 	Size    uint32      // of bpf()'s attribute, the low 32 bits
 	Args    [6]uint64
 }
 
 // CallOf picks a call from the target's registers; false: it is none that the
-// broker serves. Of bpf()'s command and size the kernel looks at the low 32 bits.
+// broker serves. Of bpf()'s command and size, and of ioctl()'s request, the kernel looks
+// at the low 32 bits.
 func CallOf(d *sys.SeccompData) (Call, bool) {
 	switch d.Nr {
 	case sys.NrBPF:
 		return Call{Command: abi.Command(uint32(d.Args[0])), Addr: d.Args[1], Size: uint32(d.Args[2]), Args: d.Args}, true
 	case sys.NrPerfEventOpen:
 		return Call{Syscall: abi.SyscallPerfEventOpen, Command: abi.NoCommand, Addr: d.Args[0], Args: d.Args}, true
+	case sys.NrIoctl:
+		switch uint32(d.Args[1]) {
+		case abi.PerfIOCSetBPF:
+			return Call{Syscall: abi.SyscallPerfSetBPF, Command: abi.NoCommand, Args: d.Args}, true
+		case abi.PerfIOCQueryBPF:
+			return Call{Syscall: abi.SyscallPerfQueryBPF, Command: abi.NoCommand, Addr: d.Args[2], Args: d.Args}, true
+		}
 	}
 	return Call{}, false
 }
 
 // Row is the call's row in the table, nil for a command that it doesn't know.
 func (c *Call) Row() *abi.Row {
-	if c.Syscall == abi.SyscallPerfEventOpen {
-		return &abi.PerfEventOpen
+	if c.Syscall != abi.SyscallBPF {
+		return abi.RowOfSyscall(c.Syscall)
 	}
 	return abi.RowOf(c.Command)
 }
@@ -61,7 +69,7 @@ type Request struct {
 	Call
 	Row *abi.Row // of the call, never nil
 
-	// Size is how much of Attr the application gave, at most len(Attr); for
+	// Size is how much of Attr the application gave in memory, at most len(Attr); for
 	// perf_event_open(), what the attribute that is performed says of its size.
 	Size uint32
 	// Attr is the attribute, zero behind what the application gave; always

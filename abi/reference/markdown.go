@@ -17,8 +17,8 @@ fields of union bpf_attr (%d bytes) that each uses. A command is either
 *intercepted*, which means that a policy decides on it, or *native*: the seccomp
 filter leaves it to the kernel. A command that isn't here is answered with EINVAL,
 and a byte set behind what is here with E2BIG or EINVAL, as an older kernel does.
-perf_event_open(), by which half of all tools attach their programs, is treated as
-if it were one more command.
+perf_event_open() and two requests of ioctl(), by which half of all tools attach their
+programs, are treated as if they were commands.
 
 How to read the tables:
 
@@ -49,7 +49,7 @@ func writeMarkdown(w io.Writer, rows []*abi.Row) error {
 		fmt.Fprintf(&s, "\n### %s\n\n", r.Kernel)
 		what := "`" + r.Name + "`, number " + number(r)
 		if r.Syscall != abi.SyscallBPF {
-			what = "A system call of its own, `" + r.Name + "`"
+			what = "No command of bpf(), `" + r.Name + "`"
 		}
 		fmt.Fprintf(&s, "%s, since Linux %s. %s%s: %s. Returns %s.", what, r.Since,
 			strings.ToUpper(handled(r)[:1]), handled(r)[1:], r.Why, returns(r))

@@ -16,7 +16,7 @@ import (
 var Formats = []string{"table", "json", "markdown"}
 
 // Write writes the commands called names (prog_load, BPF_PROG_LOAD or 5), or all
-// where there are none, in one of Formats. perf_event_open is taken for a command.
+// where there are none, in one of Formats. Other system calls are taken for commands.
 func Write(w io.Writer, format string, names []string) error {
 	rows, err := find(names)
 	if err != nil {
@@ -43,11 +43,8 @@ func WriteJSON(w io.Writer) error { return Write(w, "json", nil) }
 func WriteMarkdown(w io.Writer) error { return Write(w, "markdown", nil) }
 
 func find(names []string) ([]*abi.Row, error) {
-	var all, rows []*abi.Row
-	for i := range abi.Table() {
-		all = append(all, &abi.Table()[i])
-	}
-	all = append(all, &abi.PerfEventOpen)
+	all := abi.Rows()
+	var rows []*abi.Row
 	if len(names) == 0 {
 		return all, nil
 	}

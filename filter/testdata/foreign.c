@@ -34,5 +34,16 @@ int main(void)
 	// A number of which only the low 32 bits count, too.
 	printf("x86-64-nr-high-bits %ld\n", syscall64(0x700000000 | 321, 99, 0, 0));
 	printf("x86-64-map_create %ld\n", syscall64(321, 0, 0, 0));
+
+	// ioctl(fd, PERF_EVENT_IOC_SET_BPF or _QUERY_BPF, …) of no file.
+	printf("i386-set_bpf %ld\n", int80(54, -1, 0x40042408, 0));
+	printf("i386-query_bpf %ld\n", int80(54, -1, 0xc004240a, 0)); // needs CAP_PERFMON, the kernel says
+	printf("i386-tcgets %ld\n", int80(54, -1, 0x5401, 0));
+	printf("x32-set_bpf %ld\n", syscall64(0x40000000 | 514, -1, 0x40042408, 0));
+	printf("x86-64-set_bpf %ld\n", syscall64(16, 7, 0x40042408, 0));
+	printf("x86-64-set_bpf-high-bits %ld\n", syscall64(16, 8, 0x940042408, 0));
+	printf("x86-64-query_bpf %ld\n", syscall64(16, 9, 0xc008240a, 0));
+	printf("x86-64-tcgets %ld\n", syscall64(16, -1, 0x5401, 0));
+	printf("x86-64-54 %ld\n", syscall64(54, -1, 0x40042408, 0)); // the number of ioctl() on i386
 	return 0;
 }

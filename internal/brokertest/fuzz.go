@@ -37,11 +37,21 @@ func FuzzTarget(row *abi.Row, attr, mem []byte) (*Target, uint64) {
 	return t, t.AtEnd(attr)
 }
 
+// CallOf is the call that a fuzzed command means: of another system call than bpf() at
+// the upper end of the numbers.
+func CallOf(command uint32) (abi.Syscall, abi.Command) {
+	if n := uint32(abi.NoCommand) - command; n < 8 && abi.RowOfSyscall(abi.Syscall(n+1)) != nil {
+		return abi.Syscall(n + 1), abi.NoCommand
+	}
+	return abi.SyscallBPF, abi.Command(command)
+}
+
 // Seeds calls add with what is worth starting to fuzz from: for every command
 // attributes with something in all fields, and memory for them.
 func Seeds(add func(command, size uint32, attr, mem []byte)) {
 	mem := bytes.Repeat([]byte{0x18, 0x11, 0, 0, 5, 0, 0, 0, 0, 0x10, 0, 0, 0, 0, 0, 0}, 48)
-	for _, r := range append(slices.Clone(abi.Table()), abi.PerfEventOpen) {
+	for _, r := range abi.Rows() {
+		command := uint32(r.Command) - uint32(max(r.Syscall, 1)-1)
 		attr := make([]byte, r.Size)
 		for i := range r.Fields {
 			f := &r.Fields[i]
@@ -53,12 +63,12 @@ func Seeds(add func(command, size uint32, attr, mem []byte)) {
 			}
 		}
 		attr = attr[:r.LastEnd]
-		add(uint32(r.Command), r.LastEnd, attr, mem)
+		add(command, r.LastEnd, attr, mem)
 		if f := r.Field("attach_type"); f != nil {
 			for at := range abi.AttachTypes.Names {
 				attr := bytes.Clone(attr)
 				f.Put(attr, uint64(at))
-				add(uint32(r.Command), r.LastEnd, attr, mem)
+				add(command, r.LastEnd, attr, mem)
 			}
 		}
 		for i := range r.Fields {
@@ -66,7 +76,7 @@ func Seeds(add func(command, size uint32, attr, mem []byte)) {
 				for _, b := range f.Values.Bits {
 					attr := bytes.Clone(attr)
 					f.Put(attr, b.Bit)
-					add(uint32(r.Command), r.LastEnd, attr, mem)
+					add(command, r.LastEnd, attr, mem)
 				}
 			}
 		}

@@ -15,6 +15,7 @@ import (
 const (
 	NrBPF           = unix.SYS_BPF
 	NrPerfEventOpen = unix.SYS_PERF_EVENT_OPEN
+	NrIoctl         = unix.SYS_IOCTL
 )
 
 // PerfEventOpen makes the perf_event_open() system call (perf_event_open(2)) with
@@ -24,6 +25,20 @@ func PerfEventOpen(attr []byte, pid, cpu, group int, flags uint64) (int, Errno) 
 	r, _, e := unix.Syscall6(unix.SYS_PERF_EVENT_OPEN, uintptr(unsafe.Pointer(unsafe.SliceData(attr))), uintptr(pid), uintptr(cpu), uintptr(group), uintptr(flags), 0)
 	runtime.KeepAlive(attr)
 	return int(r), e
+}
+
+// PerfSetBPF attaches the program at prog to the perf event at fd
+// (PERF_EVENT_IOC_SET_BPF).
+func PerfSetBPF(fd, prog int) Errno {
+	_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.PERF_EVENT_IOC_SET_BPF, uintptr(prog))
+	return e
+}
+
+// PerfQueryBPF asks for the programs of the tracepoint of the perf event at fd
+// (PERF_EVENT_IOC_QUERY_BPF). query is the address of a struct perf_event_query_bpf.
+func PerfQueryBPF(fd int, query uint64) Errno {
+	_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.PERF_EVENT_IOC_QUERY_BPF, uintptr(query))
+	return e
 }
 
 // EventType is the number that the running kernel has given to the events of a
