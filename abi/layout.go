@@ -132,6 +132,14 @@ func (p part) path(use Path) part {
 	return p
 }
 
+// kept marks a path that the kernel keeps as it is given.
+func (p part) kept() part {
+	b := *p.f.Buffer
+	b.Kept = true
+	p.f.Buffer = &b
+	return p
+}
+
 // shown marks text that is a path as seen from the caller's root.
 func (p part) shown() part {
 	b := *p.f.Buffer

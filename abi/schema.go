@@ -196,6 +196,7 @@ type Buffer struct {
 	Len   Len
 	Wrote Wrote // Out and InOut: how much of it the kernel wrote
 	Path  Path  // a string that is a path in the caller's file system
+	Kept  bool  // of a path: the kernel keeps it as it is given, and shows it later
 	// Struct is the layout of an Elem Struct. A nil Struct with Elem Struct means
 	// that the layout depends on the file that is asked about (see InfoLayout).
 	Struct *Layout

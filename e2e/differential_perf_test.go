@@ -38,6 +38,24 @@ func (s *script) perf(label string, size int, fields f, pid, cpu, group int, fla
 	return fd
 }
 
+// uprobeName asks what the kernel calls the file of a uprobe: by the link to its event,
+// and by the event.
+func (s *script) uprobeName(label string, link, event int) {
+	s.info(label, link, abi.Link, nil)
+	for _, room := range []int{0, 1, 2, 9, 10, 11, 64, 255, 4096, 5000} {
+		s.info(fmt.Sprint(label, ", room ", room), link, abi.Link, f{"perf_event.uprobe.file_name": s.out(max(room, 1)).text(), "perf_event.uprobe.name_len": room})
+		s.do(fmt.Sprint(label, ", event, room ", room), abi.TaskFDQuery, f{"pid": os.Getpid(), "fd": event, "buf": s.out(max(room, 1)).text(), "buf_len": room})
+	}
+	s.info(label+", no buffer", link, abi.Link, f{"perf_event.uprobe.name_len": 64})
+	s.info(label+", a bad one", link, abi.Link, f{"perf_event.uprobe.file_name": 4096, "perf_event.uprobe.name_len": 64})
+	s.do(label+", event, no buffer", abi.TaskFDQuery, f{"pid": os.Getpid(), "fd": event, "buf_len": 64})
+	s.do(label+", event, a bad one", abi.TaskFDQuery, f{"pid": os.Getpid(), "fd": event, "buf": 4096, "buf_len": 64})
+	for _, size := range []int{16, 24, 32, 36, 40, 56, 64} {
+		b := s.struc(&abi.LinkInfo, size, nil)
+		s.do(fmt.Sprint(label, ", info of ", size), abi.ObjGetInfoByFD, f{"bpf_fd": link, "info_len": size, "info": b})
+	}
+}
+
 func perfEventOpen(s *script) {
 	const all, anyCPU, none, software, tracepoint, breakpoint = -1, -1, -1, 1, 2, 5
 	const excludeKernel = 1 << 5
@@ -99,9 +117,12 @@ func perfEventOpen(s *script) {
 	}
 	up := s.perf("uprobe for a link", 112, f{"type": int(uprobe), "uprobe_path": "/bin/true", "config2": 0x1240}, all, 0, none, 8)
 	p := s.load("p", "kprobe", ret0, nil)
-	s.do("link", abi.LinkCreate, f{"prog_fd": p, "target_fd": up, "attach_type": attachType("perf_event"), "perf_event.bpf_cookie": 7})
-	// Not compared: the link's info has the path that the kernel was given, which
-	// is the broker's.
+	link := s.do("link", abi.LinkCreate, f{"prog_fd": p, "target_fd": up, "attach_type": attachType("perf_event"), "perf_event.bpf_cookie": 7})
+	s.uprobeName("link", link, up)
+	for _, path := range []string{"../../../../../../../bin/true", "/bin//./true", "/" + strings.Repeat("./", 117) + "bin/true"} {
+		ret := s.perf("another", 112, f{"type": int(uprobe), "config": 1, "uprobe_path": path, "config2": 0x1240}, all, 0, none, 8)
+		s.uprobeName(path, s.do("link", abi.LinkCreate, f{"prog_fd": p, "target_fd": ret, "attach_type": attachType("perf_event")}), ret)
+	}
 	if kprobe, ok := sys.EventType("kprobe"); ok {
 		for _, sym := range []any{"vfs_read", "no_such_symbol", "", 4096, 0} {
 			s.perf(fmt.Sprint("kprobe ", sym), 112, f{"type": int(kprobe), "kprobe_func": sym}, all, 0, none, 8)

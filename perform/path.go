@@ -31,7 +31,7 @@ func (p *Performer) paths(q *request.Request, r *Result, at Place) sys.Errno {
 		if out == nil {
 			return sys.ENOMEM
 		}
-		r.Out[i] = p.path(out[:0], path, use, base, at)
+		r.Out[i] = p.path(out[:0], path, use, base, at, b.Field.Buffer.Kept)
 		abi.Put(r.Attr, b.Offset, 8, sys.Addr(r.Out[i]))
 	}
 	return 0
@@ -41,8 +41,9 @@ const ownFDs = "/proc/thread-self/fd/"
 
 // path writes the path to out by which the kernel shall find the file. For one
 // that can't be followed it is of nothing that there is: the kernel makes its
-// other checks first, and then says ENOENT, which is to be pathErr.
-func (p *Performer) path(out, path []byte, use abi.Path, base int, at Place) []byte {
+// other checks first, and then says ENOENT, which is to be pathErr. kept: the kernel will
+// show the path.
+func (p *Performer) path(out, path []byte, use abi.Path, base int, at Place, kept bool) []byte {
 	dir, name := path, []byte(nil)
 	if use == abi.PathCreate {
 		dir, name = sys.SplitPath(path)
@@ -53,6 +54,9 @@ func (p *Performer) path(out, path []byte, use abi.Path, base int, at Place) []b
 		return append(out, ownFDs+"none\x00"...)
 	}
 	p.pathFD = fd
+	if kept {
+		return append(appendNamed(out, fd, path), 0)
+	}
 	out = append(out, ownFDs...)
 	out = strconv.AppendInt(out, int64(fd), 10)
 	if use == abi.PathCreate {

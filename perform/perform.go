@@ -150,8 +150,10 @@ func (p *Performer) Do(q *request.Request, at Place, log Log, redo *Redo) *Resul
 	if q.Row.Effect {
 		p.effect(q, r, at, log, redo)
 	} else {
+		name := p.roomForName(q, r)
 		log.Calling()
 		r.Value, r.Errno = p.call(q, r)
+		name.show(r)
 		p.explain(r)
 	}
 	at.Leave()
