@@ -23,7 +23,7 @@ PARITY      ?=
 TESTS       ?= ./...
 
 .DEFAULT_GOAL := build
-.PHONY: help build deps check test demo bench parity fuzz storm kill chaos attack flood crowd docs govulncheck clean
+.PHONY: help build deps check test demo bench parity fuzz storm kill chaos attack flood crowd race docs govulncheck clean
 
 help:
 	@echo 'make build        bin/bpfbroker, static'
@@ -40,6 +40,7 @@ help:
 	@echo 'make attack       what a workload can do that has taken its worker over, as text'
 	@echo 'make flood        a workload that does its worst, beside another; FLOOD=$(FLOOD) calls'
 	@echo 'make crowd        CROWD=$(CROWD) workloads at once'
+	@echo 'make race         all tests with the race detector, in the binary, too'
 	@echo 'make docs         docs/commands.md and docs/confine.md, from the code'
 	@echo 'make govulncheck  known vulnerabilities in what we depend on'
 	@echo 'make clean        remove bin/ and build/'
@@ -94,6 +95,9 @@ flood: build
 
 crowd: build
 	BPFBROKER_CROWD=$(CROWD) go test -v -count 1 -timeout 0 -run '^TestCrowd' ./e2e
+
+race: deps
+	CGO_ENABLED=1 BPFBROKER_RACE=1 go test -race -p 1 -count 1 -timeout 1h $(TESTS)
 
 docs: build
 	bin/bpfbroker commands -o markdown >docs/commands.md.new

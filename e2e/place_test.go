@@ -208,6 +208,9 @@ func TestMemoryCharged(t *testing.T) {
 // used for it.
 func TestMemoryLimit(t *testing.T) {
 	needRoot(t)
+	if raceBuild() {
+		t.Skip("the race detector takes more memory than the workload has")
+	}
 	for _, kind := range worker.Kinds() {
 		// Who touches memory at the instant at which the map's has filled the cgroup has
 		// the kernel kill somebody there. Such an attempt shows nothing of the map.
@@ -260,6 +263,9 @@ func memoryLimit(t *testing.T, kind string) (killed bool) {
 // another takes over. (It would be spared where its oom_score_adj may be lowered.)
 func TestOutOfMemory(t *testing.T) {
 	needRoot(t)
+	if raceBuild() {
+		t.Skip("the race detector takes more memory than the workload has")
+	}
 	dir, _ := memoryCgroup(t, 64<<20)
 	w := start(t, within(dir, brokered(probe("hog"))))
 	w.expect("ready")
