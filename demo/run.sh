@@ -1,17 +1,14 @@
 #!/bin/bash
-# Runs unmodified BPF programs three ways, and shows what becomes of each:
-#
-#   root     as root, natively
-#   without  in a user namespace, with mount, IPC, cgroup and network namespaces
-#            of its own, without bpfbroker: what a rootless container gets
-#   broker   in such namespaces, under bpfbroker run
+# Runs unmodified BPF programs three ways, and shows what becomes of each: as root
+# natively, unprivileged without bpfbroker, and with it. demo/way is how.
 #
 # Fails when a run under bpfbroker fails, or when one without it doesn't.
 # Usage: demo/run.sh [CASE…]
 set -euo pipefail
 
 cd "$(dirname "$0")"
-broker=$(realpath ../bin/bpfbroker)
+BPFBROKER=$(realpath ../bin/bpfbroker)
+export BPFBROKER
 export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 [ "$(id -u)" = 0 ] || { echo "demo: needs root, which starts bpfbroker" >&2; exit 1; }
 
@@ -29,31 +26,19 @@ bpftool gen skeleton "$dir/ringbuf.bpf.o" name ringbuf_bpf >"$dir/ringbuf.skel.h
 gcc -O2 -Wall -Wextra -I"$dir" -I. ringbuf.c -o "$dir/ringbuf" -lbpf
 gcc -O2 -Wall -Wextra xdp.c -o "$dir/xdp" -lbpf
 CGO_ENABLED=0 go build -o "$dir/cilium" ./cilium
-cp -r cases veth "$dir"
+cp -r cases veth way "$dir"
 chmod -R a+rX "$dir"
 cd "$dir"
 
-# A mount namespace with a fresh bpffs: nothing is pinned on the host.
-root() {
-	unshare --mount --net bash -c 'mount -t bpf bpffs /sys/fs/bpf && exec "$@"' - "$@"
-}
-without() {
-	setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all \
-		unshare --user --map-root-user --mount --ipc --cgroup --net "$@"
-}
-broker() {
-	"$broker" run --policy trusted --net private -- "$@"
-}
-
 # A refusal proves something only where the surroundings themselves work.
 for how in root without broker; do
-	$how true || { echo "demo: can't run anything the way \"$how\"" >&2; exit 1; }
+	./way $how true || { echo "demo: can't run anything the way \"$how\"" >&2; exit 1; }
 done
 
 # attempt HOW CASE sets $outcome.
 attempt() {
 	local status=0
-	timeout 60 bash -c "$(declare -f "$1"); broker=$broker; $1 cases/$2" >"out.$1" 2>&1 </dev/null || status=$?
+	timeout 60 ./way "$1" "cases/$2" >"out.$1" 2>&1 </dev/null || status=$?
 	if [ "$status" = 0 ]; then
 		outcome=works
 	elif grep -qiE 'operation not permitted|permission denied|EPERM' "out.$1"; then
@@ -73,7 +58,8 @@ bold='' plain=''
 [ -t 1 ] && bold=$'\033[1m' plain=$'\033[0m'
 failed=0
 rows=()
-for path in ${*:-cases/*}; do
+[ $# -gt 0 ] || set -- cases/*
+for path; do
 	case=$(basename "$path")
 	title=$(sed -n '2s/^# //p' "cases/$case")
 	printf '\n%s%s%s  (%s)\n' "$bold" "$title" "$plain" "$case"
