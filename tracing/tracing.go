@@ -15,9 +15,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-
-	"github.com/bpfbroker/bpfbroker/internal/sys"
 )
 
 // View is what one workload is shown. A nil View shows nothing. While it is open, no
@@ -85,94 +82,4 @@ func (v *View) Close() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// Mount mounts the view in the calling thread's mount namespace, which isn't a
-// workload's yet: in one that is made from it together with a user namespace these
-// mounts are locked (mount_namespaces(7)): nobody there can unmount them, make them
-// writable, or look below.
-func (v *View) Mount() error {
-	if v == nil || v.events == nil {
-		return nil
-	}
-	if isDir(tracefsMount) {
-		// Tools search the list of mounts for a tracefs, and go where they find it:
-		// so there has to be one, below the copy.
-		if err := v.mountTracefs(); err != nil {
-			return err
-		}
-		if err := v.show(tracingDir, tracefsMount); err != nil {
-			return err
-		}
-	}
-	if !isDir(debugfsMount) {
-		return nil
-	}
-	// Not at debugfs' directory "tracing": debugfs' root can't be searched.
-	if v.symbols != nil {
-		if err := v.keepProc(); err != nil {
-			return err
-		}
-	}
-	return v.show(debugDir, debugfsMount)
-}
-
-// show mounts a directory of the copy, read-only.
-func (v *View) show(dir, at string) error {
-	tree, err := sys.CloneTreeReadOnly(filepath.Join(v.events.Name(), dir))
-	if err != nil {
-		return err
-	}
-	defer sys.Close(tree)
-	return sys.AttachMount(tree, at)
-}
-
-func (v *View) mountTracefs() error {
-	if is, err := sys.IsTracefs(tracefsMount); err != nil || is {
-		return err
-	}
-	m, err := detached("tracefs")
-	if err != nil {
-		return err
-	}
-	defer sys.Close(m)
-	if err := sys.AttachMount(m, tracefsMount); err != nil {
-		return err
-	}
-	return sys.MountReadOnly(tracefsMount)
-}
-
-// keepProc keeps a /proc in the namespace on which nothing is mounted, where nobody can
-// reach it: below what is shown at debugfsMount. Without one the kernel lets nobody mount
-// a /proc for a pid namespace of their own once MountSymbols has mounted something on
-// the other (mnt_already_visible), as it can't know that nothing is hidden by that.
-func (v *View) keepProc() error {
-	if err := v.show(debugDir, debugfsMount); err != nil {
-		return err
-	}
-	proc, err := sys.CloneTree("/proc")
-	if err != nil {
-		return fmt.Errorf("clone /proc: %w", err)
-	}
-	defer sys.Close(proc)
-	return sys.AttachMount(proc, filepath.Join(debugfsMount, filepath.Base(kprobesDir)))
-}
-
-// MountSymbols mounts the copy of /proc/kallsyms over that of a mount namespace, in
-// which Mount's mounts and the workload's /proc are.
-func (v *View) MountSymbols(mountNS *os.File) error {
-	if v == nil || v.symbols == nil {
-		return nil
-	}
-	tree, err := sys.CloneTreeReadOnly(filepath.Join(v.symbols.Name(), symbolsCopy))
-	if err != nil {
-		return err
-	}
-	defer sys.Close(tree)
-	return sys.InMountNS(int(mountNS.Fd()), func() error { return sys.AttachMount(tree, symbolsFile) })
-}
-
-func isDir(path string) bool {
-	st, err := os.Stat(path)
-	return err == nil && st.IsDir()
 }
