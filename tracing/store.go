@@ -14,10 +14,12 @@ const runDir = "/run"
 // store is a directory of copies, each a directory that is named by its key. Who uses a
 // copy has a shared lock on it, which ends with the process: so others can tell that
 // it isn't used any more. Who makes or removes one has an exclusive lock on the store.
+//
+// None but root may open either, who could lock it then; workloads see only what is
+// mounted from within a copy. So files there may be for all.
 type store struct {
 	base string // that exists, and is root's
 	name string // below base/bpfbroker
-	mode os.FileMode
 }
 
 // hidden begins the names of what isn't a copy yet, or no longer.
@@ -87,7 +89,7 @@ func (s store) root() (*os.Root, error) {
 	for _, next := range []struct {
 		name string
 		mode os.FileMode
-	}{{"bpfbroker", 0o755}, {s.name, s.mode}} {
+	}{{"bpfbroker", 0o755}, {s.name, 0o700}} {
 		err := ofRoot(dir)
 		if err == nil {
 			err = makeDir(dir, next.name, next.mode)

@@ -57,14 +57,13 @@ func (h *host) view(dir string, symbols bool) (v *View, err error) {
 			v.Close()
 		}
 	}()
-	if v.events, err = h.openEvents(store{dir, "tracing", 0o755}); err != nil {
+	if v.events, err = h.openEvents(store{dir, "tracing"}); err != nil {
 		return nil, fmt.Errorf("copy tracefs: %w", err)
 	}
 	if !symbols {
 		return v, nil
 	}
-	// Nobody but the host's root may come to it by its path.
-	if v.symbols, err = h.openSymbols(store{dir, "symbols", 0o700}); err != nil {
+	if v.symbols, err = h.openSymbols(store{dir, "symbols"}); err != nil {
 		return nil, fmt.Errorf("copy %s: %w", symbolsFile, err)
 	}
 	return v, nil

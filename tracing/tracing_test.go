@@ -132,7 +132,7 @@ drwxr-xr-x debug/tracing/events/sched/sched_switch "-"
 	if got := tree(t, v.symbols.Name()); got != want {
 		t.Errorf("copy of kallsyms:\n%s\nwant:\n%s", got, want)
 	}
-	for name, mode := range map[string]fs.FileMode{"bpfbroker": 0o755, "bpfbroker/tracing": 0o755, "bpfbroker/symbols": 0o700} {
+	for name, mode := range map[string]fs.FileMode{"bpfbroker": 0o755, "bpfbroker/tracing": 0o700, "bpfbroker/symbols": 0o700} {
 		if st, err := os.Stat(filepath.Join(dir, name)); err != nil || st.Mode().Perm() != mode {
 			t.Errorf("%s: %v, %v; want mode %v", name, st.Mode(), err, mode)
 		}
@@ -328,7 +328,7 @@ func TestChangedMeanwhile(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.put(t, "proc/modules", "")
-	where := store{dir, "tracing", 0o755}
+	where := store{dir, "tracing"}
 	if _, err := where.open(s.key(), func(to *os.Root) error { return f.copyEvents(s, to) }); err != errChanged {
 		t.Errorf("error %v, want %v", err, errChanged)
 	}
