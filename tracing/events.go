@@ -47,7 +47,7 @@ func (h *host) openEvents(where store) (*os.File, error) {
 			return nil, err
 		}
 		f, err := where.open(s.key(), func(to *os.Root) error { return h.copyEvents(s, to) })
-		if err != errChanged {
+		if !errors.Is(err, errChanged) {
 			return f, err
 		}
 	}
@@ -102,10 +102,11 @@ func (h *host) copyEvents(s snapshot, to *os.Root) error {
 	if w.err != nil {
 		return w.err
 	}
-	if now, err := h.snapshot(); err != nil || now.key() != s.key() {
-		return errors.Join(err, errChanged)
+	now, err := h.snapshot()
+	if err == nil && now.key() != s.key() {
+		err = errChanged
 	}
-	return nil
+	return err
 }
 
 // internalEvents are those of the group "ftrace", which available_events doesn't list;

@@ -48,10 +48,10 @@ func (s store) open(key string, make func(*os.Root) error) (*os.File, error) {
 	if f, err := use(dir, key); f != nil || err != nil {
 		return f, err
 	}
-	if err := prune(dir); err != nil {
+	const unfinished = hidden + "new"
+	if err := dir.RemoveAll(unfinished); err != nil { // of one that was killed
 		return nil, err
 	}
-	const unfinished = hidden + "new"
 	if err := makeDir(dir, unfinished, 0o755); err != nil {
 		return nil, err
 	}
@@ -60,13 +60,16 @@ func (s store) open(key string, make func(*os.Root) error) (*os.File, error) {
 		err = dir.Rename(unfinished, key)
 	}
 	if err != nil {
-		dir.RemoveAll(unfinished) // else the next prune does
+		dir.RemoveAll(unfinished) // else the next one does
 		return nil, err
 	}
 	f, err := use(dir, key)
 	if f == nil && err == nil {
 		err = errors.New("a copy was removed while it was made") // by none of us
 	}
+	// Last, as ext4 makes files slowly for some minutes after many were removed. What
+	// can't be removed stays until another copy is made.
+	_ = prune(dir)
 	return f, err
 }
 

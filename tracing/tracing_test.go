@@ -1,6 +1,7 @@
 package tracing
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -329,7 +330,7 @@ func TestChangedMeanwhile(t *testing.T) {
 	}
 	f.put(t, "proc/modules", "")
 	where := store{dir, "tracing"}
-	if _, err := where.open(s.key(), func(to *os.Root) error { return f.copyEvents(s, to) }); err != errChanged {
+	if _, err := where.open(s.key(), func(to *os.Root) error { return f.copyEvents(s, to) }); !errors.Is(err, errChanged) {
 		t.Errorf("error %v, want %v", err, errChanged)
 	}
 	if left, _ := filepath.Glob(filepath.Join(dir, "bpfbroker/tracing/*")); len(left) > 0 {
