@@ -72,6 +72,14 @@ func TestTracingViewIsOne(t *testing.T) {
 	equal(t, "host's mounts", string(after), string(before))
 }
 
+// openTracefs lets all search the host's tracefs until the test's end, as its
+// administrator may.
+func openTracefs(t *testing.T) {
+	t.Helper()
+	mode := onHost(t, "stat -c %a /sys/kernel/tracing; chmod o+x /sys/kernel/tracing")
+	t.Cleanup(func() { onHost(t, "chmod "+strings.TrimSpace(mode)+" /sys/kernel/tracing") })
+}
+
 // writes are tried in a workload, and in a namespace below it; each must fail.
 var writes = []string{
 	`echo 1 >$D/available_events`, `echo 1 >>$D/available_events`, `echo 1 >$D/new`, `mkdir $D/new`,
@@ -120,8 +128,7 @@ func TestTracingViewIsReadOnly(t *testing.T) {
 		}
 	}
 	// The same opened by the administrator: then the kernel's own tracefs is in sight.
-	defer onHost(t, "chmod 700 /sys/kernel/tracing")
-	onHost(t, "chmod 701 /sys/kernel/tracing")
+	openTracefs(t)
 	equal(t, "opened", output(t, "sh "+script, tracingView), "done")
 	equal(t, "opened, nested", output(t, "unshare -Urm sh "+script, tracingView), "done")
 	equal(t, "the host's copy", must(t, exec.Command("sh", "-c", digest)), before)
@@ -139,8 +146,7 @@ func TestTracefsInSight(t *testing.T) {
 	if len(got) != 3 || got[0] == "0" || got[1] == magic || got[2] != id {
 		t.Errorf("got %q, want a tracefs in the list, another in sight, and id %s", got, id)
 	}
-	defer onHost(t, "chmod 700 /sys/kernel/tracing")
-	onHost(t, "chmod 701 /sys/kernel/tracing")
+	openTracefs(t)
 	got = strings.Fields(output(t, look, tracingView))
 	if len(got) != 3 || got[0] == "0" || got[1] != magic || got[2] != id {
 		t.Errorf("opened: got %q, want a tracefs in the list and in sight, and id %s", got, id)
@@ -170,7 +176,7 @@ func TestSymbols(t *testing.T) {
 func TestFirstRuns(t *testing.T) {
 	needRoot(t)
 	dir := t.TempDir()
-	script := "mount -t tmpfs -o mode=755 run /run\n"
+	script := "mountpoint -q /sys/kernel/debug || mount -t debugfs debugfs /sys/kernel/debug; mount -t tmpfs -o mode=755 run /run\n"
 	const n = 6
 	for i := range n {
 		script += fmt.Sprintf("%s -id %s -tracing symbols sh -c 'stat -c %%d:%%i /sys/kernel/tracing/events/printk/console/id /proc/kallsyms' >%s/%d 2>&1 &\n", runner, newID(), dir, i)

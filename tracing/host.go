@@ -99,7 +99,7 @@ func read(root *os.Root, name string) ([]byte, error) {
 
 // build tells one boot of a kernel, with certain modules, from all others.
 func (h *host) build() (string, error) {
-	boot, err := read(h.proc, "sys/kernel/random/boot_id")
+	boot, err := h.proc.ReadFile("sys/kernel/random/boot_id")
 	if err != nil {
 		return "", err
 	}

@@ -51,9 +51,10 @@ bpf() calls, and those of all processes that it starts, are decided by the polic
 and performed in its place.
 
 CMD gets namespaces of its own for mounts, cgroups and IPC, a cgroup v2 below the
-caller's, at /sys/fs/cgroup, and an empty bpffs of its own at /sys/fs/bpf. Standard
-streams, terminal, signals, working directory and exit status are as if CMD had
-been started directly. All that run creates is gone after it.
+caller's, at /sys/fs/cgroup, an empty bpffs of its own at /sys/fs/bpf, and at
+/sys/kernel/tracing a read-only copy of what tracing tools read. Standard streams,
+terminal, signals, working directory and exit status are as if CMD had been started
+directly. All that run creates is gone after it, but for that copy, which is for all.
 
 Policies:
 ` + policy.Describe() + `
