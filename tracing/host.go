@@ -19,21 +19,19 @@ type host struct {
 }
 
 // openHost opens what of this host there is, without mounting anything that is seen.
-func openHost() (h *host, err error) {
-	h = &host{}
-	defer func() {
-		if err != nil {
-			h.close()
+func openHost() (*host, error) {
+	h := &host{}
+	var err error
+	if h.tracefs, err = openFS("tracefs", tracefsMount, sys.IsTracefs); err == nil {
+		if h.debugfs, err = openFS("debugfs", debugfsMount, sys.IsDebugfs); err == nil {
+			h.proc, err = os.OpenRoot("/proc")
 		}
-	}()
-	if h.tracefs, err = openFS("tracefs", tracefsMount, sys.IsTracefs); err != nil {
+	}
+	if err != nil {
+		h.close()
 		return nil, err
 	}
-	if h.debugfs, err = openFS("debugfs", debugfsMount, sys.IsDebugfs); err != nil {
-		return nil, err
-	}
-	h.proc, err = os.OpenRoot("/proc")
-	return h, err
+	return h, nil
 }
 
 func (h *host) close() {

@@ -50,20 +50,17 @@ func Open(symbols bool) (*View, error) {
 }
 
 // view is Open, of a host and with copies below dir.
-func (h *host) view(dir string, symbols bool) (v *View, err error) {
-	v = &View{}
-	defer func() {
-		if err != nil {
-			v.Close()
-		}
-	}()
-	if v.events, err = h.openEvents(store{dir, "tracing"}); err != nil {
+func (h *host) view(dir string, symbols bool) (*View, error) {
+	events, err := h.openEvents(store{dir, "tracing"})
+	if err != nil {
 		return nil, fmt.Errorf("copy tracefs: %w", err)
 	}
+	v := &View{events: events}
 	if !symbols {
 		return v, nil
 	}
 	if v.symbols, err = h.openSymbols(store{dir, "symbols"}); err != nil {
+		v.Close()
 		return nil, fmt.Errorf("copy %s: %w", symbolsFile, err)
 	}
 	return v, nil

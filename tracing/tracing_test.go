@@ -337,3 +337,26 @@ func TestChangedMeanwhile(t *testing.T) {
 		t.Errorf("left behind: %q", left)
 	}
 }
+
+// TestFailure: of what fails half-way nothing is kept open.
+func TestFailure(t *testing.T) {
+	f, dir := newFake(t), t.TempDir()
+	open(t, f, dir, true).Close()
+	if err := os.Chmod(filepath.Join(dir, "bpfbroker/symbols"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	count := func() int {
+		fds, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(fds)
+	}
+	before := count()
+	if _, err := f.view(dir, true); err == nil {
+		t.Fatal("a store that all may write to is used")
+	}
+	if now := count(); now != before {
+		t.Errorf("%d fds, %d before", now, before)
+	}
+}
