@@ -97,7 +97,8 @@ crowd: build
 	BPFBROKER_CROWD=$(CROWD) go test -v -count 1 -timeout 0 -run '^TestCrowd' ./e2e
 
 race: deps
-	CGO_ENABLED=1 BPFBROKER_RACE=1 go test -race -p 1 -count 1 -timeout 1h $(TESTS)
+	CGO_ENABLED=1 go test -race -p 1 -count 1 $$(go list ./... | grep -v /e2e$$)
+	BPFBROKER_RACE=1 go test -count 1 -timeout 1h ./e2e
 
 docs: build
 	bin/bpfbroker commands -o markdown >docs/commands.md.new

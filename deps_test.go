@@ -39,7 +39,8 @@ var mayImport = map[string][]string{
 	"broker":   {"abi", "facts", "helper", "inspect", "internal/arena", "internal/sys", "ledger", "notify", "perform", "policy", "reply", "request", "workload"},
 	"worker":   {"abi", "broker", "confine", "helper", "internal/sys", "ledger", "policy", "request"},
 	"daemon":   {"helper", "internal/sys", "ledger", "perform", "policy", "request", "worker", "workload"},
-	"launch":   {"internal/sys"},
+	"launch":   {"internal/sys", "tracing"},
+	"tracing":  {"internal/sys"},
 	"confine":  {"filter"},
 
 	"cmd/bpfbroker": {"…"},
@@ -51,7 +52,7 @@ var onlyIn = map[string][]string{
 	// of their own.
 	"unsafe":             {"internal/sys"},
 	"golang.org/x/sys/…": {"internal/sys", "hack/…", "bench/…"},
-	"syscall":            {"internal/sys", "launch", "daemon", "hack/…", "bench/…", "demo/…"}, // signals and exit statuses
+	"syscall":            {"internal/sys", "launch", "tracing", "daemon", "hack/…", "bench/…", "demo/…"}, // signals and exit statuses
 
 	"github.com/cilium/ebpf/…":   {"inspect", "hack/…", "demo/…"},
 	"github.com/google/cel-go/…": {"policy"},

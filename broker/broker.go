@@ -70,7 +70,7 @@ func New(cfg Config) (*Broker, error) {
 	}
 	b := &Broker{cfg: cfg, budget: arena.NewBudget(memory), shared: timer, begin: make(chan struct{}), gone: make(chan struct{})}
 	b.pool.grow = func(s *ledger.Slot) { go b.serve(s, false, nil) }
-	b.pool.procs = runtime.NumCPU()
+	b.pool.procs, b.pool.turnLasts, b.pool.linger = runtime.NumCPU(), turnLasts, linger
 	return b, nil
 }
 

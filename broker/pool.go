@@ -20,8 +20,10 @@ import (
 // are handled, so that it sees whether it is its turn. The others are spare: they wait
 // to become heir, and end when that takes long.
 type pool struct {
-	grow  func(*ledger.Slot) // makes a thread
-	procs int                // processors that calls may use at once
+	grow      func(*ledger.Slot) // makes a thread
+	procs     int                // processors that calls may use at once
+	turnLasts time.Duration      // how long the thread whose turn it is may handle a call, and how often the heir looks
+	linger    time.Duration      // how long a spare thread lives
 
 	mu            sync.Mutex
 	threads, idle int            // of all, those that have nothing to do
@@ -34,11 +36,8 @@ type pool struct {
 }
 
 const (
-	// turnLasts is how long the thread whose turn it is may handle a call, and how often
-	// the heir looks.
 	turnLasts = time.Millisecond
-	// linger is how long a spare thread lives: making one costs as much as several calls.
-	linger = time.Second
+	linger    = time.Second // making a thread costs as much as several calls
 )
 
 // member is a thread of the pool.
@@ -74,15 +73,26 @@ func (p *pool) await(m *member) (turn bool, err error) {
 			p.armed = false
 		default:
 			p.spare = append(p.spare, m)
-			called := m.called
-			p.mu.Unlock()
-			sys.Park(&m.called, called, linger)
-			p.mu.Lock()
-			if m.called == called { // nobody needs it
+			if called := m.called; !p.park(m, called) {
 				p.leaveIdle(m)
 				p.remove(m)
 				return false, nil
 			}
+		}
+	}
+}
+
+// park waits until m, which is spare, is called. False: nobody needs it.
+func (p *pool) park(m *member, called uint32) bool {
+	for end := sys.Monotonic() + int64(p.linger); ; {
+		p.mu.Unlock()
+		sys.Park(&m.called, called, time.Duration(max(0, end-sys.Monotonic())))
+		p.mu.Lock()
+		switch {
+		case m.called != called:
+			return true
+		case sys.Monotonic() >= end: // not only a signal
+			return false
 		}
 	}
 }
@@ -95,14 +105,14 @@ func (p *pool) may(m *member) bool {
 	case p.since == 0: // who has it waits for a call
 		return false
 	}
-	return sys.Since(p.since) >= turnLasts || p.threads-p.idle < p.procs && m.queue()
+	return sys.Since(p.since) >= p.turnLasts || p.threads-p.idle < p.procs && m.queue()
 }
 
 // rearm sets the timer, if it must be: it has expired, and a call is under way still.
 func (p *pool) rearm() {
 	if p.since != 0 && !p.armed {
 		p.armed = true
-		p.heir.timer.Set(max(1, turnLasts-sys.Since(p.since)))
+		p.heir.timer.Set(max(1, p.turnLasts-sys.Since(p.since)))
 	}
 }
 
@@ -126,7 +136,7 @@ func (p *pool) received(m *member) {
 	p.replace()
 	if !p.armed {
 		p.armed = true
-		m.timer.Set(turnLasts)
+		m.timer.Set(p.turnLasts)
 	}
 }
 

@@ -27,7 +27,7 @@ func newPool(t *testing.T, free int) (p *poolTest, first *member) {
 	}
 	t.Cleanup(func() { sys.Close(int(timer)) })
 	p = &poolTest{t: t, timer: timer, made: make(chan *member, free)}
-	p.pool = &pool{grow: func(s *ledger.Slot) { p.made <- p.member(s) }, procs: 2, threads: 1, idle: 1}
+	p.pool = &pool{grow: func(s *ledger.Slot) { p.made <- p.member(s) }, procs: 2, turnLasts: turnLasts, linger: 2 * time.Second, threads: 1, idle: 1}
 	for range free {
 		p.free = append(p.free, new(ledger.Slot))
 	}
@@ -71,6 +71,22 @@ func (p *poolTest) getsNot(turn <-chan bool) {
 	case <-turn:
 		p.t.Fatal("two threads have the turn, or one has ended")
 	case <-time.After(20 * turnLasts):
+	}
+}
+
+// until waits for what is to become of a thread.
+func (p *poolTest) until(what string, is func() bool) {
+	p.t.Helper()
+	for end := time.Now().Add(time.Minute); ; time.Sleep(turnLasts / 10) {
+		p.mu.Lock()
+		done := is()
+		p.mu.Unlock()
+		switch {
+		case done:
+			return
+		case time.Now().After(end):
+			p.t.Fatalf("it doesn't become %s", what)
+		}
 	}
 }
 
@@ -225,6 +241,7 @@ func TestFull(t *testing.T) {
 // calls there are meanwhile. The timer doesn't wake them.
 func TestSpare(t *testing.T) {
 	p, first := newPool(t, 4)
+	p.turnLasts = time.Second // longer than this test handles a call
 	holder := first
 	var done []*member
 	for range 4 { // calls that are under way at once
@@ -241,11 +258,7 @@ func TestSpare(t *testing.T) {
 			t.Fatal("it ends")
 		}
 		waiting = append(waiting, p.awaits(m))
-		for settled := false; !settled; { // heir, or spare
-			p.mu.Lock()
-			settled = p.heir == m || len(p.spare) == len(waiting)-1 && p.heir != nil
-			p.mu.Unlock()
-		}
+		p.until("heir, or spare", func() bool { return p.heir == m || len(p.spare) == len(waiting)-1 && p.heir != nil })
 	}
 	p.has(5, 4)
 	// One call after the other, so that the timer is never at rest; by a long one the
@@ -254,13 +267,9 @@ func TestSpare(t *testing.T) {
 	p.pass(holder)
 	p.gets(waiting[0])
 	p.received(done[0])
-	for heir := false; !heir; {
-		p.mu.Lock()
-		heir = p.heir == done[3]
-		p.mu.Unlock()
-	}
+	p.until("heir", func() bool { return p.heir == done[3] })
 	p.stay(done[0], true)
-	for began := time.Now(); time.Since(began) < linger+linger/4; {
+	for began := time.Now(); time.Since(began) < p.linger+p.linger/4; {
 		if turn, err := p.await(done[0]); !turn || err != nil {
 			t.Fatal(turn, err)
 		}

@@ -7,6 +7,7 @@ packages=(
 	clang llvm         # the demo's BPF programs
 	libbpf-dev bpftool # … their loaders; real tools for the tests
 	gcc libc6-dev      # bench, cgo for the race detector
+	bpftrace           # tracepoints by name, symbols
 	iproute2           # ip: veth, XDP
 	strace             # tests compare traces
 	util-linux uidmap  # unshare, nsenter, script; newuidmap

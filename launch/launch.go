@@ -35,6 +35,7 @@ import (
 	"syscall"
 
 	"github.com/bpfbroker/bpfbroker/internal/sys"
+	"github.com/bpfbroker/bpfbroker/tracing"
 )
 
 // Mode says whose namespace of a kind a workload is in.
@@ -58,6 +59,12 @@ type Config struct {
 	UserMap, GroupMap []IDMap
 	Net, PID          Mode
 
+	// Tracing shows the workload what tracing tools read (package tracing), and
+	// Symbols the addresses of the kernel's symbols as well, if the kernel shows them
+	// to root. They tell how to get round KASLR: it is for who may read the kernel's
+	// memory.
+	Tracing, Symbols bool
+
 	Filter []sys.SockFilter // the seccomp program, which must notify a listener or not at all
 
 	// The standard streams; nil: the caller's. One that the caller was started
@@ -71,6 +78,7 @@ type Workload struct {
 	uids, gids []IDMap
 	private    bool // its pid namespace
 
+	view     *tracing.View
 	guardian *guardian
 	cgroup   *cgroup
 	worker   *os.File
@@ -152,6 +160,11 @@ func (w *Workload) start(cfg Config) error {
 	}
 	w.giveUp = append(w.giveUp, inherited...)
 
+	if cfg.Tracing {
+		if w.view, err = tracing.Open(cfg.Symbols); err != nil {
+			return fmt.Errorf("%w (--tracing=none does without it)", err)
+		}
+	}
 	if w.guardian, err = startGuardian(); err != nil {
 		return err
 	}
@@ -189,6 +202,7 @@ func (w *Workload) hand(cfg Config, std [3]*os.File, init *os.File, dir string, 
 	return w.link.send(setup{
 		Args: cfg.Args, Env: env, Dir: dir,
 		PrivateNet: cfg.Net == Private, PrivatePID: w.private,
+		Symbols: cfg.Tracing && cfg.Symbols,
 		Ignored: ignored, Filter: cfg.Filter,
 	}, int(init.Fd()))
 }
@@ -291,6 +305,9 @@ func (w *Workload) spawn(cfg Config, std [3]*os.File) (*os.File, error) {
 		runtime.LockOSThread() // for good: its mount namespace is another
 		err := hideHostMounts()
 		if err == nil {
+			err = w.view.Mount()
+		}
+		if err == nil {
 			w.pid, _, err = syscall.StartProcess(binary, []string{stageName, fmt.Sprint(control)}, attr)
 		}
 		done <- err
@@ -388,6 +405,8 @@ func (w *Workload) serve(dir string) error {
 			err = w.withFD(sys.CreateFS)
 		case ownMount:
 			err = w.withFD(func(fd int) error { return sys.ChownHandle(fd, rootOf(w.uids), rootOf(w.gids)) })
+		case showSymbols:
+			err = w.view.MountSymbols(w.mnt)
 		case blockedDir:
 			err = openDir(w.mnt, w.user, r.Path, dir)
 		}
@@ -521,6 +540,7 @@ func (w *Workload) close() error {
 	for _, c := range cgroups {
 		c.parent.Close()
 	}
+	w.view.Close()
 	if w.pid != 0 {
 		sys.Close(w.pidfd)
 	}

@@ -100,6 +100,11 @@ func (s *setup) prepare(l *link) error {
 			return fmt.Errorf("%w (a new /proc can be mounted only where the old one is fully visible; or use --pid=host)", err)
 		}
 	}
+	if s.Symbols {
+		if err := l.ask(request{Step: showSymbols}); err != nil {
+			return err
+		}
+	}
 	if err := isDir(cgroupMount, "is /sys mounted?"); err != nil {
 		return err
 	}

@@ -87,6 +87,7 @@ type setup struct {
 	Args, Env              []string
 	Dir                    string // "": stay where we are
 	PrivateNet, PrivatePID bool
+	Symbols                bool // ask for them
 	Ignored                sys.SignalSet
 	Filter                 []sys.SockFilter
 }
@@ -102,11 +103,12 @@ type request struct {
 type step int
 
 const (
-	failed     step = iota
-	createFS        // with an fd of fsopen: create it as the host's root
-	ownMount        // with an fd of a mount: give its root to the workload
-	blockedDir      // make the working directory reachable
-	ready           // with the listener: all is done, waiting for release
+	failed      step = iota
+	createFS         // with an fd of fsopen: create it as the host's root
+	ownMount         // with an fd of a mount: give its root to the workload
+	showSymbols      // mount them over this namespace's
+	blockedDir       // make the working directory reachable
+	ready            // with the listener: all is done, waiting for release
 )
 
 // answer is `run`'s to a request; to ready, an empty one releases CMD.

@@ -29,10 +29,17 @@ type runOptions struct {
 	net, pid string
 	worker   string
 	memory   string
+	tracing  string
 	userMap  string
 	groupMap string
 	quiet    bool
 }
+
+// values of --tracing
+const (
+	tracingView = "view"
+	tracingNone = "none"
+)
 
 func runCommand() *cobra.Command {
 	var o runOptions
@@ -44,9 +51,10 @@ bpf() calls, and those of all processes that it starts, are decided by the polic
 and performed in its place.
 
 CMD gets namespaces of its own for mounts, cgroups and IPC, a cgroup v2 below the
-caller's, at /sys/fs/cgroup, and an empty bpffs of its own at /sys/fs/bpf. Standard
-streams, terminal, signals, working directory and exit status are as if CMD had
-been started directly. All that run creates is gone after it.
+caller's, at /sys/fs/cgroup, an empty bpffs of its own at /sys/fs/bpf, and at
+/sys/kernel/tracing a read-only copy of what tracing tools read. Standard streams,
+terminal, signals, working directory and exit status are as if CMD had been started
+directly. All that run creates is gone after it, but for that copy, which is for all.
 
 Policies:
 ` + policy.Describe() + `
@@ -84,6 +92,7 @@ executed, 127 if there is no CMD.`,
 	f.StringVarP(&o.policy, "policy", "p", "", "policy that decides CMD's operations: "+strings.Join(policy.Names(), " or ")+" (required)")
 	f.StringVar(&o.net, "net", "host", "network namespace: host (the caller's) or private (a new one, with lo)")
 	f.StringVar(&o.pid, "pid", "host", "pid namespace: host (the caller's) or private (a new one, with an init)")
+	f.StringVar(&o.tracing, "tracing", tracingView, "what CMD sees at /sys/kernel/tracing and /sys/kernel/debug: view (a copy of what tracing tools read; under a policy that allows all also addresses in /proc/kallsyms) or none (what the host shows to all)")
 	f.StringVar(&o.userMap, "user-map", "", "user ids of the namespace, INSIDE:OUTSIDE:SIZE[,…] (default: root's in /etc/subuid, else 0:100000:65536)")
 	f.StringVar(&o.groupMap, "group-map", "", "group ids likewise (default: as --user-map, else root's in /etc/subgid)")
 	f.StringVar(&o.worker, "worker", "", "what the worker performs with: token (no capability on the host; Linux 6.9) or capability (default: token where the kernel has it)")
@@ -98,6 +107,7 @@ executed, 127 if there is no CMD.`,
 	complete("policy", policy.Names()...)
 	complete("worker", worker.Kinds()...)
 	complete("worker-memory", daemon.MemoryWorkload, daemon.MemoryBroker)
+	complete("tracing", tracingView, tracingNone)
 	complete("net", "host", "private")
 	complete("pid", "host", "private")
 	return c
@@ -127,8 +137,18 @@ func (o *runOptions) config(args []string) (launch.Config, error) {
 	if o.policy == "" {
 		return cfg, fmt.Errorf("run: no policy; choose one with --policy:\n%s", policy.Describe())
 	}
-	if _, err := policy.Builtin(o.policy); err != nil {
+	pol, err := policy.Builtin(o.policy)
+	if err != nil {
 		return cfg, fmt.Errorf("run: --policy: %w", err)
+	}
+	switch o.tracing {
+	case tracingView:
+		cfg.Tracing = true
+		// Who may load any program may read the kernel's memory, and find them there.
+		cfg.Symbols = pol.Trusts()
+	case tracingNone:
+	default:
+		return cfg, fmt.Errorf("run: --tracing: %q is neither %s nor %s", o.tracing, tracingView, tracingNone)
 	}
 	if o.worker != "" && !slices.Contains(worker.Kinds(), o.worker) {
 		return cfg, fmt.Errorf("run: --worker: %q is neither %s", o.worker, strings.Join(worker.Kinds(), " nor "))

@@ -168,6 +168,35 @@ func CloneTree(path string) (int, error) {
 	return fd, nil
 }
 
+// CloneTreeReadOnly makes a detached, read-only mount of what is at path, without what
+// is mounted below. It honours no set-user-ID bits, devices or programs.
+func CloneTreeReadOnly(path string) (int, error) {
+	fd, err := CloneTree(path)
+	if err != nil {
+		return -1, fmt.Errorf("clone mount of %q: %w", path, err)
+	}
+	const attrs = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: attrs}); err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("make mount of %q read-only: %w", path, err)
+	}
+	return fd, nil
+}
+
+// IsTracefs says whether path is in a tracefs.
+func IsTracefs(path string) (bool, error) { return inFS(path, unix.TRACEFS_MAGIC) }
+
+// IsDebugfs says whether path is in a debugfs.
+func IsDebugfs(path string) (bool, error) { return inFS(path, unix.DEBUGFS_MAGIC) }
+
+func inFS(path string, magic int64) (bool, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(path, &st); err != nil {
+		return false, fmt.Errorf("statfs %q: %w", path, err)
+	}
+	return int64(st.Type) == magic, nil
+}
+
 // InHiddenFS says whether path is in a file system of the kinds that show the
 // host's cgroups or pinned BPF objects.
 func InHiddenFS(path string) (bool, error) {

@@ -20,6 +20,7 @@ func main() {
 	pid := flag.String("pid", "host", "")
 	dir := flag.String("dir", "", "")
 	userMap := flag.String("user-map", "", "")
+	tracing := flag.String("tracing", "none", "")
 	flag.Parse()
 	var ids []launch.IDMap
 	if *userMap != "" {
@@ -32,6 +33,7 @@ func main() {
 	w, err := launch.Start(launch.Config{
 		ID: *id, Args: flag.Args(), Dir: *dir, UserMap: ids,
 		Net: private[*net], PID: private[*pid],
+		Tracing: *tracing != "none", Symbols: *tracing == "symbols",
 		Filter: []sys.SockFilter{{Code: 6, K: allow}},
 	})
 	if err != nil {
