@@ -3,12 +3,10 @@
 #include <stdnoreturn.h>
 
 // What libbpf 1.1 doesn't know yet, by its numbers in the kernel's ABI.
-enum {
-	PROG_TYPE_NETFILTER = 32,
-	ATTACH_NETFILTER = 45,
-	ATTACH_TCX_INGRESS = 46,
-	ATTACH_UPROBE_MULTI = 48,
-};
+#define PROG_TYPE_NETFILTER ((enum bpf_prog_type)32)
+#define ATTACH_NETFILTER ((enum bpf_attach_type)45)
+#define ATTACH_TCX_INGRESS ((enum bpf_attach_type)46)
+#define ATTACH_UPROBE_MULTI ((enum bpf_attach_type)48)
 
 // fail ends the program with a message and the error err, negative or an errno.
 noreturn void fail(int err, const char *what, const char *name);

@@ -1,0 +1,17 @@
+// An iterator over tasks.
+#include "hit.h"
+
+SEC("iter/task")
+int tasks(struct bpf_iter__task *ctx)
+{
+	static const char format[] = "task %d %s\n";
+	__u64 args[2];
+
+	if (!ctx->task)
+		return 0;
+	args[0] = ctx->task->tgid;
+	args[1] = (unsigned long)ctx->task->comm;
+	bpf_seq_printf(ctx->meta->seq, format, sizeof(format), args, sizeof(args));
+	hit();
+	return 0;
+}

@@ -1,0 +1,9 @@
+// Two functions, one link.
+#include "hit.h"
+
+SEC("uprobe_multi")
+int functions(void *ctx)
+{
+	hit();
+	return 0;
+}
