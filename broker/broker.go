@@ -228,6 +228,9 @@ func (t *thread) guarded(n *notify.Notification, handle func(*notify.Notificatio
 	return true
 }
 
+// retry is how long after one couldn't be made another thread is tried.
+const retry = 100 * time.Millisecond
+
 // leave ends a thread that can't go on. If there is a call in its slot, or nobody is
 // left, the worker ends: another one answers.
 func (b *Broker) leave(m *member, idle bool, err error) {
@@ -246,10 +249,12 @@ func (b *Broker) leave(m *member, idle bool, err error) {
 	switch {
 	case p.threads == 0:
 		b.end.Do(func() { close(b.gone) })
-	case p.heir == nil: // perhaps there will be memory for another thread
-		time.AfterFunc(100*time.Millisecond, func() {
+	case p.heir == nil && !p.later: // perhaps there will be memory for another thread
+		p.later = true
+		time.AfterFunc(retry, func() {
 			p.mu.Lock()
 			defer p.mu.Unlock()
+			p.later = false
 			p.replace()
 		})
 	}

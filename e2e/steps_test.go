@@ -20,7 +20,7 @@ import (
 func TestKilledAtEachStep(t *testing.T) {
 	needRoot(t)
 	binary := attackBuild(t, false)
-	for _, kind := range []string{"token", "capability"} {
+	for _, kind := range kinds(t) {
 		c := brokered(probe("steps"), "--net=private", "--worker="+kind)
 		c.Path, c.Args[0] = binary, binary
 		s := start(t, c)
