@@ -5,7 +5,9 @@ package abi
 // Commands that other packages speak of by name.
 const (
 	MapCreate       Command = 0
+	MapLookupElem   Command = 1
 	MapUpdateElem   Command = 2
+	MapDeleteElem   Command = 3
 	ProgLoad        Command = 5
 	ObjPin          Command = 6
 	ObjGet          Command = 7
@@ -22,6 +24,7 @@ const (
 	BTFLoad         Command = 18
 	BTFGetFDByID    Command = 19
 	TaskFDQuery     Command = 20
+	MapFreeze       Command = 22
 	BTFGetNextID    Command = 23
 	LinkCreate      Command = 28
 	LinkUpdate      Command = 29
@@ -61,11 +64,15 @@ var AttrSize = func() uint32 {
 	return n
 }()
 
-// NativeCommands lists the commands that the filter leaves to the kernel.
-func NativeCommands() []uint32 {
+// Intercepted says whether there is a kernel on which the filter intercepts the command.
+func (r *Row) Intercepted() bool { return !r.Native || r.NativeSince != "" }
+
+// NativeCommands lists the commands that the filter leaves to a kernel of that release
+// (uname -r).
+func NativeCommands(release string) []uint32 {
 	var out []uint32
 	for i := range table {
-		if table[i].Native {
+		if table[i].Native && !Older(release, table[i].NativeSince) {
 			out = append(out, uint32(table[i].Command))
 		}
 	}
@@ -251,7 +258,7 @@ var table = [afterLastRow]Row{
 		u64("buf").outBuf(ElemString, Len{Count: "buf_len", Elem: 1, Max: MaxTaskFDString}, WroteString),
 		u32("prog_id").id(Prog).out(), u32("fd_type").enum(TaskFDTypes).out(), u64("probe_offset").out(), u64("probe_addr").out()),
 	21: row(Row{Command: 21, Kernel: "BPF_MAP_LOOKUP_AND_DELETE_ELEM", Name: "map_lookup_and_delete_elem", Since: "4.20", Last: "flags", Native: true, Why: mapElemsAreOwn}, elem(In, Out, true)...),
-	22: row(Row{Command: 22, Kernel: "BPF_MAP_FREEZE", Name: "map_freeze", Since: "5.2", Last: "map_fd", Native: true, Why: mapElemsAreOwn}, u32("map_fd").fd(Map)),
+	22: row(Row{Command: 22, Kernel: "BPF_MAP_FREEZE", Name: "map_freeze", Since: "5.2", Last: "map_fd", Native: true, NativeSince: "6.5", Effect: true, Why: mapElemsAreOwn}, u32("map_fd").fd(Map)),
 	23: row(Row{Command: 23, Kernel: "BPF_BTF_GET_NEXT_ID", Host: "CAP_SYS_ADMIN", Name: "btf_get_next_id", Since: "5.4", Last: "next_id", Why: idsKernelWide}, nextID(BTF)...),
 	24: row(Row{Command: 24, Kernel: "BPF_MAP_LOOKUP_BATCH", Name: "map_lookup_batch", Since: "5.6", Member: "batch", Last: "flags", Native: true, Why: mapElemsAreOwn}, batch(Out, Out)...),
 	25: row(Row{Command: 25, Kernel: "BPF_MAP_LOOKUP_AND_DELETE_BATCH", Name: "map_lookup_and_delete_batch", Since: "5.6", Member: "batch", Last: "flags", Native: true, Why: mapElemsAreOwn}, batch(Out, Out)...),

@@ -321,7 +321,7 @@ func (t *thread) handle(n *notify.Notification, redo *perform.Redo) {
 		t.listener.Answer(n, 0, sys.ENOSYS)
 		return
 	}
-	if row := abi.RowOf(call.Command); row != nil && row.Native {
+	if row := abi.RowOf(call.Command); row != nil && !row.Intercepted() {
 		t.listener.Continue(n) // a filter not of our making sent it; the kernel decides
 		return
 	}

@@ -135,7 +135,7 @@ func confined() error {
 	}
 	var commands []uint32
 	for i := range abi.Table() {
-		if r := &abi.Table()[i]; !r.Native && r.Host == "" {
+		if r := &abi.Table()[i]; r.Intercepted() && r.Host == "" {
 			commands = append(commands, uint32(r.Command))
 		}
 	}

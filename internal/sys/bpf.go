@@ -21,6 +21,13 @@ func BPF(cmd uint32, attr []byte, size uint32) (int, Errno) {
 	return int(r), e
 }
 
+// KernelRelease is what uname -r shows.
+func KernelRelease() string {
+	var u unix.Utsname
+	_ = unix.Uname(&u) // fails for a bad address alone
+	return unix.ByteSliceToString(u.Release[:])
+}
+
 // Addr is the address of b's first byte, for an attribute's pointer field; 0
 // for an empty b. The caller keeps b alive.
 func Addr(b []byte) uint64 {
