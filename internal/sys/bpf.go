@@ -34,5 +34,11 @@ func Addr(b []byte) uint64 {
 	if len(b) == 0 {
 		return 0
 	}
-	return uint64(uintptr(unsafe.Pointer(unsafe.SliceData(b))))
+	return onHeap(uintptr(unsafe.Pointer(unsafe.SliceData(b))))
 }
+
+// onHeap makes what the address is of escape to the heap: a goroutine's stack may move
+// before the call, and the kernel would write to where it was.
+//
+//go:uintptrescapes
+func onHeap(addr uintptr) uint64 { return uint64(addr) }
