@@ -68,10 +68,14 @@ var AttrSize = func() uint32 {
 func (r *Row) Intercepted() bool { return !r.Native || r.NativeSince != "" }
 
 // NativeCommands lists the commands that the filter leaves to a kernel of that release
-// (uname -r).
-func NativeCommands(release string) []uint32 {
+// (uname -r). BPF_PROG_TEST_RUN isn't one where there may be loaders: programs of type
+// BPF_PROG_TYPE_SYSCALL.
+func NativeCommands(release string, loaders bool) []uint32 {
 	var out []uint32
 	for i := range table {
+		if loaders && table[i].Command == ProgTestRun {
+			continue
+		}
 		if table[i].Native && !Older(release, table[i].NativeSince) {
 			out = append(out, uint32(table[i].Command))
 		}
