@@ -227,7 +227,7 @@ var table = [afterLastRow]Row{
 		u32("file_flags").flags(ObjectFlags).since("4.15"), s32("path_fd").fd(Directory).when(all(has("file_flags", FPathFD))).since("6.5")),
 	8: row(Row{Command: 8, Kernel: "BPF_PROG_ATTACH", Effect: true, Name: "prog_attach", Since: "4.10", Last: "expected_revision", Why: attachUnchecked, Net: callersNetns}, attachParts(false)...),
 	9: row(Row{Command: 9, Kernel: "BPF_PROG_DETACH", Effect: true, Name: "prog_detach", Since: "4.10", Last: "expected_revision", Why: "the kernel checks nothing at all here, not even whose program it is", Net: callersNetns}, attachParts(true)...),
-	10: row(Row{Command: 10, Kernel: "BPF_PROG_TEST_RUN", Name: "prog_test_run", Since: "4.12", Member: "test", Last: "batch_size", Native: true, Why: "a syscall program would run as the broker; natively it runs as the workload"},
+	10: row(Row{Command: 10, Kernel: "BPF_PROG_TEST_RUN", Name: "prog_test_run", Since: "4.12", Member: "test", Last: "batch_size", Native: true, Why: "runs as the workload; intercepted where there may be programs of type syscall, which make bpf() calls themselves"},
 		u32("prog_fd").fd(Prog), u32("retval").out(), u32("data_size_in"), u32("data_size_out").inout(),
 		u64("data_in").in(ElemBytes, Len{Count: "data_size_in", Elem: 1}), u64("data_out").outBuf(ElemBytes, Len{Count: "data_size_out", Elem: 1}, WroteCount),
 		u32("repeat"), u32("duration").out(), u32("ctx_size_in").since("5.2"), u32("ctx_size_out").inout().since("5.2"),
