@@ -105,6 +105,7 @@ func (l *loading) run(q *request.Request, stub *perform.Stub) sys.Errno {
 	if err != nil {
 		return l.failed(err)
 	}
+	l.pool.pass(&l.member) // it takes long
 	l.loaders <- struct{}{}
 	defer func() { <-l.loaders }()
 	before := make([]byte, size)
@@ -153,7 +154,7 @@ func fault(e sys.Errno) sys.Errno {
 
 // failed is the end of a loader that did what no verified program does, or too much.
 func (l *loading) failed(err error) sys.Errno {
-	if !errors.Is(err, loader.ErrContext) {
+	if !errors.Is(err, loader.ErrContext) && !errors.Is(err, errGone) {
 		l.cfg.Ledger.Fault(fmt.Errorf("loader run by thread %d: %w", l.n.TID, err))
 	}
 	return sys.EINVAL
@@ -324,11 +325,13 @@ func (l *loading) SysBPF(cmd abi.Command, attr uint64, size uint32, mem *loader.
 	return fd, l.gone()
 }
 
+var errGone = errors.New("the thread has ended, or was interrupted")
+
 // gone ends the run of a target that isn't there any more: nothing that was read can be
 // trusted to be its own.
 func (l *loading) gone() error {
 	if !l.listener.Waits(l.n) {
-		return errors.New("the thread has ended, or was interrupted")
+		return errGone
 	}
 	return nil
 }
