@@ -12,7 +12,7 @@ x86_64) arch=x86 ;;
 aarch64) arch=arm64 ;;
 esac
 for source in bpf/*.bpf.c; do
-	clang -O2 -g -Wall -target bpf -mcpu=v3 -D__TARGET_ARCH_$arch -I"$dir" -Ibpf -c "$source" -o "$dir/$(basename "$source" .c).o"
+	clang -O2 -g -Wall -target bpf -mcpu=v3 -D__TARGET_ARCH_$arch -I"$dir" -Ibpf -I"/usr/include/$(uname -m)-linux-gnu" -c "$source" -o "$dir/$(basename "$source" .c).o"
 done
 gcc -O2 -Wall -Wextra progs/load.c progs/attach.c progs/show.c -o "$dir/load" -lbpf
 gcc -O1 -Wall -Wextra -pthread progs/poke.c -o "$dir/poke"
