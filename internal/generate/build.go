@@ -61,7 +61,7 @@ func (b *builder) fields(f F) {
 }
 
 // put sets a field to
-//   - an int or uint64, a Value, an ID, a PID: the number;
+//   - an int or uint64, a Value, an ID, a Before, a PID: the number;
 //   - a string: itself in a name; else memory with a NUL behind it;
 //   - a []byte, a Struct: memory that holds it;
 //   - a Room: memory for an output.
@@ -75,8 +75,12 @@ func (b *builder) put(name string, v any) {
 		f.Put(b.attr, uint64(v))
 	case uint64:
 		f.Put(b.attr, v)
-	case Value, ID, PID:
-		b.refs = append(b.refs, Ref{At: uint64(f.Offset), Size: f.Size, Name: refName(v)})
+	case Value, ID, PID, Before:
+		ref := Ref{At: uint64(f.Offset), Size: f.Size, Name: refName(v)}
+		if _, ok := v.(Before); ok {
+			ref.Add = -1
+		}
+		b.refs = append(b.refs, ref)
 	case string:
 		if f.Class == abi.Name {
 			copy(b.attr[f.Offset:f.Offset+f.Size], v)
@@ -187,7 +191,7 @@ func (b *builder) finish(size uint32) *Request {
 			}
 			for _, ref := range b.refs {
 				if ref.At == uint64(f.Offset) {
-					r.Refs = append(r.Refs, Ref{At: uint64(len(r.Args)), Size: 4, Name: ref.Name, Add: ref.Add})
+					r.Refs = append(r.Refs, Ref{At: AtArg | uint64(len(r.Args)), Size: 4, Name: ref.Name, Add: ref.Add})
 				}
 			}
 			r.Args = append(r.Args, v)

@@ -73,6 +73,8 @@ func refName(v any) string {
 		return string(v)
 	case ID:
 		return "id " + strconv.Itoa(int(v))
+	case Before:
+		return "id " + strconv.Itoa(int(v))
 	case PID:
 		return "pid"
 	}

@@ -256,18 +256,18 @@ func idRecipes(add func(string, F, ...string)) {
 		add("map_get_fd_by_id", F{"map_id": ID(fd)})
 		add("map_get_fd_by_id", F{"map_id": ID(fd), "open_flags": 8})
 		add("map_get_fd_by_id", F{"map_id": ID(fd), "open_flags": 16})
-		add("map_get_next_id", F{"start_id": ID(fd)})
+		add("map_get_next_id", F{"start_id": Before(fd)})
 	}
 	for _, name := range []string{"socket", "raw_map", "typed"} {
 		add("prog_get_fd_by_id", F{"prog_id": ID(prog(name))})
-		add("prog_get_next_id", F{"start_id": ID(prog(name))})
+		add("prog_get_next_id", F{"start_id": Before(prog(name))})
 	}
 	add("btf_get_fd_by_id", F{"btf_id": ID(fdBTF)})
 	add("btf_get_fd_by_id", F{"btf_id": 1})
-	add("btf_get_next_id", F{"start_id": ID(fdBTF)})
+	add("btf_get_next_id", F{"start_id": Before(fdBTF)})
 	for _, l := range []string{"raw", "cgroup", "tcx", "iter task"} {
 		add("link_get_fd_by_id", F{"link_id": ID(fdLink)}, "link "+l)
-		add("link_get_next_id", F{"start_id": ID(fdLink)}, "link "+l)
+		add("link_get_next_id", F{"start_id": Before(fdLink)}, "link "+l)
 	}
 }
 

@@ -27,11 +27,14 @@ type Piece struct {
 // Ref is a number that only the process knows that makes the call: an object's id, its
 // own process id, a number of the running kernel's.
 type Ref struct {
-	At   uint64 // an address; or, below the number of arguments, an argument
+	At   uint64 // an address; or AtArg and an argument's number
 	Size uint32 // bytes, 4 or 8
 	Name string // "id 100", "pid", or the name of a Value
 	Add  int32
 }
+
+// AtArg and the number of an argument is where a Ref is that isn't in memory.
+const AtArg = 1 << 63
 
 // Row is the request's row of the table.
 func (r *Request) Row() *abi.Row { return RowOf(r.Call) }

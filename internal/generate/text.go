@@ -1,6 +1,7 @@
 package generate
 
 import (
+	"bytes"
 	"bufio"
 	"encoding/hex"
 	"fmt"
@@ -32,7 +33,8 @@ func (r *Request) Text() string {
 		fmt.Fprintf(&b, "step %s\n", s)
 	}
 	for _, p := range r.Pieces {
-		fmt.Fprintf(&b, "at %#x %s\n", p.Addr, hex.EncodeToString(p.Data))
+		data := bytes.TrimRight(p.Data, "\x00")
+		fmt.Fprintf(&b, "at %#x %s+%d\n", p.Addr, hex.EncodeToString(data), len(p.Data)-len(data))
 	}
 	for _, ref := range r.Refs {
 		fmt.Fprintf(&b, "ref %#x %d %d %s\n", ref.At, ref.Size, ref.Add, ref.Name)
@@ -120,7 +122,7 @@ func Read(from io.Reader) (all []*Request, err error) {
 			var p Piece
 			var data string
 			if _, err = fmt.Sscanf(rest, "%v %s", &p.Addr, &data); err == nil {
-				p.Data, err = hex.DecodeString(data)
+				p.Data, err = readData(data)
 			}
 			r.Pieces = append(r.Pieces, p)
 		case "ref":
@@ -145,6 +147,17 @@ func Read(from io.Reader) (all []*Request, err error) {
 		return nil, fmt.Errorf("the request for %s has no end", r.Call)
 	}
 	return all, lines.Err()
+}
+
+// readData reads hexadecimal digits and how many zero bytes follow.
+func readData(text string) ([]byte, error) {
+	digits, zeros, _ := strings.Cut(text, "+")
+	n, err := strconv.ParseUint(zeros, 10, 20)
+	if err != nil {
+		return nil, err
+	}
+	b, err := hex.DecodeString(digits)
+	return append(b, make([]byte, n)...), err
 }
 
 func readCall(text string) (*Request, error) {

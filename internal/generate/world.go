@@ -33,6 +33,9 @@ type Value string
 // ID is the kernel's id of the object at an fd.
 type ID int
 
+// Before is the number below an ID, from which to look for it.
+type Before int
+
 // PID is the process id of whoever makes the call.
 type PID struct{}
 
@@ -79,11 +82,8 @@ const (
 	fdUprobe     = 185
 )
 
-// CgroupPath is where the step "cgroup" makes a cgroup; "cgroup2" makes one below.
-const (
-	CgroupPath = "/sys/fs/cgroup/generated"
-	BpffsPath  = "/sys/fs/bpf"
-)
+// BpffsPath is where each process has a bpffs of its own; it is the working directory.
+const BpffsPath = "/sys/fs/bpf"
 
 // Files are those of the world that no call of ours makes.
 var Files = map[string]int{
@@ -312,4 +312,34 @@ func Values() (all []Value) {
 		walk(r.f)
 	}
 	return all
+}
+
+// Detach lists the calls that take back what a request may have attached to what
+// outlives it: the loopback interface, the network namespace, a map of the world.
+func Detach() (all []Object) {
+	off := func(f F) { all = append(all, Object{"off", 0, "prog_detach", f, nil}) }
+	for _, p := range []string{"cls", "cls2"} {
+		for _, t := range []string{"tcx_ingress", "tcx_egress"} {
+			off(F{"target_ifindex": 1, "attach_bpf_fd": prog(p), "attach_type": attachType(t)})
+		}
+	}
+	off(F{"attach_type": attachType("flow_dissector"), "attach_bpf_fd": prog("dissector")})
+	off(F{"target_fd": fdSockmap, "attach_bpf_fd": prog("verdict"), "attach_type": attachType("sk_skb_verdict")})
+	off(F{"target_fd": fdSockmap, "attach_bpf_fd": prog("verdict"), "attach_type": attachType("sk_skb_stream_verdict")})
+	off(F{"target_fd": fdSockmap, "attach_bpf_fd": prog("msg"), "attach_type": attachType("sk_msg_verdict")})
+	return all
+}
+
+// HostAdmin says whether the request asks for what takes a capability on the host that no
+// token stands for.
+func (r *Request) HostAdmin() bool {
+	const zeroSeed = 1 << 6
+	at, size := r.Attr()
+	row := r.Row()
+	attr := pad(r.Image().bytes(at, uint64(size)), row.Size)
+	is := func(name string, bits uint64) bool {
+		f := row.Field(name)
+		return f != nil && f.Uint(attr)&bits != 0
+	}
+	return is("map_flags", zeroSeed) || is("map_ifindex", ^uint64(0)) || is("prog_ifindex", ^uint64(0))
 }

@@ -1,0 +1,37 @@
+package e2e
+
+import (
+	"strings"
+
+	"github.com/bpfbroker/bpfbroker/internal/generate"
+	"github.com/bpfbroker/bpfbroker/worker"
+)
+
+// explanations are differences that are meant to be, each with its reason; docs/limits.md
+// has them for users.
+var explanations = []struct {
+	why  string
+	when func(r *generate.Request, native, brokered deed, kind string) bool
+}{
+	{"objects of others can't be opened by id, and are passed over", func(r *generate.Request, native, brokered deed, kind string) bool {
+		return native.Foreign && (strings.HasSuffix(r.Call, "_by_id") || strings.HasSuffix(r.Call, "_next_id"))
+	}},
+	{"a bpffs that delegates nothing has no tokens; root in the initial user namespace is told so by another errno", func(r *generate.Request, native, brokered deed, kind string) bool {
+		return r.Call == "token_create" && strings.HasPrefix(native.Text, "returns EOPNOTSUPP")
+	}},
+	{"ioctls of a perf event on what is none are ENOTTY, and other files may say otherwise", func(r *generate.Request, native, brokered deed, kind string) bool {
+		return strings.HasPrefix(r.Call, "perf_event_") && r.Call != "perf_event_open" && !native.OK && brokered.Text == "returns ENOTTY\n"
+	}},
+	{"BPF_F_ZERO_SEED, map_ifindex, prog_ifindex take a capability that a token worker doesn't have", func(r *generate.Request, native, brokered deed, kind string) bool {
+		return kind == string(worker.Token) && (r.Call == "map_create" || r.Call == "prog_load") && r.HostAdmin()
+	}},
+}
+
+func explained(r *generate.Request, native, brokered deed, kind string) string {
+	for _, e := range explanations {
+		if e.when(r, native, brokered, kind) {
+			return e.why
+		}
+	}
+	return ""
+}
