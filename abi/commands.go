@@ -236,7 +236,7 @@ var table = [afterLastRow]Row{
 		u64("prog_attach_flags").outBuf(ElemU32, Len{Count: "count", Elem: 4, Max: MaxQuery * 4}, WroteElems).since("6.0"),
 		u64("link_ids").outBuf(ElemU32, Len{Count: "count", Elem: 4, Max: MaxQuery * 4}, WroteElems).since("6.6"),
 		u64("link_attach_flags").outBuf(ElemU32, Len{Count: "count", Elem: 4, Max: MaxQuery * 4}, WroteElems).since("6.6"),
-		u64("revision").out().since("6.6")),
+		u64("revision").out().maybe().since("6.6")),
 	17: row(Row{Command: 17, Kernel: "BPF_RAW_TRACEPOINT_OPEN", Name: "raw_tracepoint_open", Since: "4.17", Member: "raw_tracepoint", Last: "cookie", Returns: Result{FD: Link}, Why: attachUnchecked},
 		u64("name").in(ElemString, Len{Elem: MaxTracepoint, Max: MaxTracepoint}).fact("attach.tracepoint"), u32("prog_fd").fd(Prog), u64("cookie").since("6.10")),
 	18: row(Row{Command: 18, Kernel: "BPF_BTF_LOAD", TokenFlags: "btf_flags", TokenFD: "btf_token_fd", Name: "btf_load", Since: "4.18", Last: "btf_token_fd", Returns: Result{FD: BTF}, Why: needsCapability},

@@ -113,7 +113,19 @@ func output(m Memory, q *request.Request, r *perform.Result, f *abi.Field) sys.E
 	if perform.Untouched(q, r, f) {
 		return 0
 	}
-	return write(m, q.Addr+uint64(f.Offset), now)
+	return number(m, q.Addr+uint64(f.Offset), now)
+}
+
+// number writes a number, which the kernel writes as a whole or not at all
+// (put_user): so the byte in another page, if there is one, goes first.
+func number(m Memory, addr uint64, p []byte) sys.Errno {
+	last := len(p) - 1
+	if addr/abi.PageSize != (addr+uint64(last))/abi.PageSize {
+		if e := write(m, addr+uint64(last), p[last:]); e != 0 {
+			return e
+		}
+	}
+	return write(m, addr, p)
 }
 
 // buffer writes one buffer back, after those that it points to.

@@ -1,8 +1,8 @@
 package generate
 
 import (
-	"bytes"
 	"bufio"
+	"bytes"
 	"encoding/hex"
 	"fmt"
 	"io"
