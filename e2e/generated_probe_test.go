@@ -31,11 +31,27 @@ type deed struct {
 	Text    string // all that it did
 }
 
+// firstFD is the number of the first new fd.
+const firstFD = 60
+
 func init() { probes["generated"] = generated }
 
 func generated() {
 	runtime.LockOSThread()
 	debug.SetGCPercent(-1)
+	// Go's poller takes two fds when it is first needed: now. Then all below firstFD are
+	// taken, so that new ones have the same numbers in each process.
+	r, w, err := os.Pipe()
+	if err != nil {
+		fail("%v", err)
+	}
+	defer r.Close()
+	defer w.Close()
+	for fd := range firstFD {
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil {
+			unix.Dup3(0, fd, unix.O_CLOEXEC)
+		}
+	}
 	p := &player{values: map[string]uint64{}, own: map[string]uint32{}}
 	in := bufio.NewReader(os.Stdin)
 	for {
@@ -232,7 +248,7 @@ func (p *player) refs(r *generate.Request) {
 			v = uint64(os.Getpid())
 		}
 		v += uint64(int64(ref.Add))
-		if ref.At&generate.AtArg != 0 {
+		if ref.At&^15 == generate.AtArg {
 			r.Args[ref.At&^generate.AtArg] = v
 			continue
 		}

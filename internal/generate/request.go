@@ -34,7 +34,7 @@ type Ref struct {
 }
 
 // AtArg and the number of an argument is where a Ref is that isn't in memory.
-const AtArg = 1 << 63
+const AtArg = 1 << 62
 
 // Row is the request's row of the table.
 func (r *Request) Row() *abi.Row { return RowOf(r.Call) }
