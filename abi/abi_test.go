@@ -324,8 +324,25 @@ func TestLastFields(t *testing.T) {
 
 func TestNativeCommands(t *testing.T) {
 	want := []uint32{1, 2, 3, 4, 10, 21, 22, 24, 25, 26, 27, 33, 35, 37}
-	if got := abi.NativeCommands(); !slices.Equal(got, want) {
+	if got := abi.NativeCommands("6.18.44", false); !slices.Equal(got, want) {
 		t.Errorf("got %v, wanted %v: leaving a command to the kernel is a decision about safety", got, want)
+	}
+	want = slices.DeleteFunc(want, func(n uint32) bool { return n == 22 })
+	if got := abi.NativeCommands("6.4.0-rc1", false); !slices.Equal(got, want) {
+		t.Errorf("before Linux 6.5: got %v, wanted %v", got, want)
+	}
+}
+
+func TestOlder(t *testing.T) {
+	for _, c := range []struct {
+		release, version string
+		older            bool
+	}{
+		{"6.1.0-56-cloud-amd64", "6.5", true}, {"6.18.44-fc", "6.5", false}, {"6.5", "6.5", false}, {"5.19", "6.5", true}, {"7.0-rc1", "6.19", false}, {"6", "6.1", true}, {"", "6.5", true}, {"6.1", "", false}, {"6.9x", "6.10", true},
+	} {
+		if got := abi.Older(c.release, c.version); got != c.older {
+			t.Errorf("%q before %q: %v", c.release, c.version, got)
+		}
 	}
 }
 

@@ -4,14 +4,13 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/cilium/ebpf/btf"
 
 	"github.com/bpfbroker/bpfbroker/abi"
+	"github.com/bpfbroker/bpfbroker/internal/sys"
 )
 
 // remedy ends the message of every difference that a newer kernel may bring.
@@ -20,12 +19,12 @@ const remedy = "docs/howto-add-a-command.md says how the table follows a kernel"
 // kernel is the running kernel's own description of the ABI.
 type kernel struct {
 	spec    *btf.Spec
-	version version
+	release string
 }
 
 // older says whether the kernel is older than the one that the table describes:
 // then it may lack things, but have nothing that the table lacks.
-func (k kernel) older() bool { return k.version.before(parse(abi.Kernel)) }
+func (k kernel) older() bool { return abi.Older(k.release, abi.Kernel) }
 
 // lacks says whether it is right that the kernel doesn't have what came with
 // since ("" where the table doesn't say).
@@ -33,7 +32,7 @@ func (k kernel) lacks(since string) bool {
 	if since == "" {
 		return k.older()
 	}
-	return k.version.before(parse(since))
+	return abi.Older(k.release, since)
 }
 
 func runningKernel(t *testing.T) kernel {
@@ -45,42 +44,7 @@ func runningKernel(t *testing.T) kernel {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var u syscall.Utsname
-	if err := syscall.Uname(&u); err != nil {
-		t.Fatal(err)
-	}
-	var release []byte
-	for _, c := range u.Release {
-		if c == 0 {
-			break
-		}
-		release = append(release, byte(c))
-	}
-	return kernel{spec, parse(string(release))}
-}
-
-type version [2]int
-
-// parse reads "6.18" and "6.18.44-rc1".
-func parse(s string) version {
-	parts := strings.SplitN(s, ".", 3)
-	if len(parts) < 2 {
-		panic("no kernel version: " + s)
-	}
-	major, err1 := strconv.Atoi(parts[0])
-	digits := strings.IndexFunc(parts[1], func(r rune) bool { return r < '0' || r > '9' })
-	if digits < 0 {
-		digits = len(parts[1])
-	}
-	minor, err2 := strconv.Atoi(parts[1][:digits])
-	if err1 != nil || err2 != nil {
-		panic("no kernel version: " + s)
-	}
-	return version{major, minor}
-}
-
-func (v version) before(w version) bool {
-	return v[0] < w[0] || v[0] == w[0] && v[1] < w[1]
+	return kernel{spec, sys.KernelRelease()}
 }
 
 // leaf is a member that isn't itself a structure or union.
@@ -432,17 +396,9 @@ func has(e *btf.Enum, name string) bool {
 }
 
 func TestVersions(t *testing.T) {
-	for s, want := range map[string]version{"6.18": {6, 18}, "6.18.44-fc-v769": {6, 18}, "7.0-rc1": {7, 0}, "3.18.0": {3, 18}} {
-		if got := parse(s); got != want {
-			t.Errorf("parse(%q): got %v, want %v", s, got, want)
-		}
-	}
-	if !parse("6.9").before(parse("6.18")) || parse("7.0").before(parse("6.18")) {
-		t.Error("versions don't compare as numbers")
-	}
 	for _, r := range abi.Table() {
 		for _, s := range append([]string{r.Since}, sinces(&r.Layout)...) {
-			if s != "" && parse(abi.Kernel).before(parse(s)) {
+			if s != "" && abi.Older(abi.Kernel, s) {
 				t.Errorf("%s: something came with %s, after the table's kernel", r.Kernel, s)
 			}
 		}

@@ -5,7 +5,9 @@ package abi
 // Commands that other packages speak of by name.
 const (
 	MapCreate       Command = 0
+	MapLookupElem   Command = 1
 	MapUpdateElem   Command = 2
+	MapDeleteElem   Command = 3
 	ProgLoad        Command = 5
 	ObjPin          Command = 6
 	ObjGet          Command = 7
@@ -22,6 +24,7 @@ const (
 	BTFLoad         Command = 18
 	BTFGetFDByID    Command = 19
 	TaskFDQuery     Command = 20
+	MapFreeze       Command = 22
 	BTFGetNextID    Command = 23
 	LinkCreate      Command = 28
 	LinkUpdate      Command = 29
@@ -61,11 +64,19 @@ var AttrSize = func() uint32 {
 	return n
 }()
 
-// NativeCommands lists the commands that the filter leaves to the kernel.
-func NativeCommands() []uint32 {
+// Intercepted says whether there is a kernel on which the filter intercepts the command.
+func (r *Row) Intercepted() bool { return !r.Native || r.NativeSince != "" }
+
+// NativeCommands lists the commands that the filter leaves to a kernel of that release
+// (uname -r). BPF_PROG_TEST_RUN isn't one where there may be loaders: programs of type
+// BPF_PROG_TYPE_SYSCALL.
+func NativeCommands(release string, loaders bool) []uint32 {
 	var out []uint32
 	for i := range table {
-		if table[i].Native {
+		if loaders && table[i].Command == ProgTestRun {
+			continue
+		}
+		if table[i].Native && !Older(release, table[i].NativeSince) {
 			out = append(out, uint32(table[i].Command))
 		}
 	}
@@ -216,7 +227,7 @@ var table = [afterLastRow]Row{
 		u32("file_flags").flags(ObjectFlags).since("4.15"), s32("path_fd").fd(Directory).when(all(has("file_flags", FPathFD))).since("6.5")),
 	8: row(Row{Command: 8, Kernel: "BPF_PROG_ATTACH", Effect: true, Name: "prog_attach", Since: "4.10", Last: "expected_revision", Why: attachUnchecked, Net: callersNetns}, attachParts(false)...),
 	9: row(Row{Command: 9, Kernel: "BPF_PROG_DETACH", Effect: true, Name: "prog_detach", Since: "4.10", Last: "expected_revision", Why: "the kernel checks nothing at all here, not even whose program it is", Net: callersNetns}, attachParts(true)...),
-	10: row(Row{Command: 10, Kernel: "BPF_PROG_TEST_RUN", Name: "prog_test_run", Since: "4.12", Member: "test", Last: "batch_size", Native: true, Why: "a syscall program would run as the broker; natively it runs as the workload"},
+	10: row(Row{Command: 10, Kernel: "BPF_PROG_TEST_RUN", Name: "prog_test_run", Since: "4.12", Member: "test", Last: "batch_size", Native: true, Why: "runs as the workload; intercepted where there may be programs of type syscall, which make bpf() calls themselves"},
 		u32("prog_fd").fd(Prog), u32("retval").out(), u32("data_size_in"), u32("data_size_out").inout(),
 		u64("data_in").in(ElemBytes, Len{Count: "data_size_in", Elem: 1}), u64("data_out").outBuf(ElemBytes, Len{Count: "data_size_out", Elem: 1}, WroteCount),
 		u32("repeat"), u32("duration").out(), u32("ctx_size_in").since("5.2"), u32("ctx_size_out").inout().since("5.2"),
@@ -251,7 +262,7 @@ var table = [afterLastRow]Row{
 		u64("buf").outBuf(ElemString, Len{Count: "buf_len", Elem: 1, Max: MaxTaskFDString}, WroteString),
 		u32("prog_id").id(Prog).out(), u32("fd_type").enum(TaskFDTypes).out(), u64("probe_offset").out(), u64("probe_addr").out()),
 	21: row(Row{Command: 21, Kernel: "BPF_MAP_LOOKUP_AND_DELETE_ELEM", Name: "map_lookup_and_delete_elem", Since: "4.20", Last: "flags", Native: true, Why: mapElemsAreOwn}, elem(In, Out, true)...),
-	22: row(Row{Command: 22, Kernel: "BPF_MAP_FREEZE", Name: "map_freeze", Since: "5.2", Last: "map_fd", Native: true, Why: mapElemsAreOwn}, u32("map_fd").fd(Map)),
+	22: row(Row{Command: 22, Kernel: "BPF_MAP_FREEZE", Name: "map_freeze", Since: "5.2", Last: "map_fd", Native: true, NativeSince: "6.5", Effect: true, Why: mapElemsAreOwn}, u32("map_fd").fd(Map)),
 	23: row(Row{Command: 23, Kernel: "BPF_BTF_GET_NEXT_ID", Host: "CAP_SYS_ADMIN", Name: "btf_get_next_id", Since: "5.4", Last: "next_id", Why: idsKernelWide}, nextID(BTF)...),
 	24: row(Row{Command: 24, Kernel: "BPF_MAP_LOOKUP_BATCH", Name: "map_lookup_batch", Since: "5.6", Member: "batch", Last: "flags", Native: true, Why: mapElemsAreOwn}, batch(Out, Out)...),
 	25: row(Row{Command: 25, Kernel: "BPF_MAP_LOOKUP_AND_DELETE_BATCH", Name: "map_lookup_and_delete_batch", Since: "5.6", Member: "batch", Last: "flags", Native: true, Why: mapElemsAreOwn}, batch(Out, Out)...),

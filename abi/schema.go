@@ -152,6 +152,9 @@ type Row struct {
 	// seccomp filter leaves them to the kernel. Why says so, or why not.
 	Native bool
 	Why    string
+	// NativeSince is the first kernel that wants no capability for a Native command.
+	// On older ones it is intercepted. "": all.
+	NativeSince string
 
 	// Creds says that the kernel looks at the uid, gid or groups of whoever
 	// performs the command.

@@ -54,7 +54,8 @@ type Broker struct {
 	cfg     Config
 	channel helper.Channel
 	budget  *arena.Budget
-	shared  sys.Timer // the pool's timer, by its number in the process's fd table
+	loaders chan struct{} // one for each loader that runs
+	shared  sys.Timer     // the pool's timer, by its number in the process's fd table
 	pool    pool
 	first   *ledger.Slot  // of the first thread, from Start on; nil: there was none for it
 	begin   chan struct{} // closed: calls may be received
@@ -68,7 +69,7 @@ func New(cfg Config) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Broker{cfg: cfg, budget: arena.NewBudget(memory), shared: timer, begin: make(chan struct{}), gone: make(chan struct{})}
+	b := &Broker{cfg: cfg, budget: arena.NewBudget(memory), loaders: make(chan struct{}, maxLoaders), shared: timer, begin: make(chan struct{}), gone: make(chan struct{})}
 	b.pool.grow = func(s *ledger.Slot) { go b.serve(s, false, nil) }
 	b.pool.procs, b.pool.turnLasts, b.pool.linger = runtime.NumCPU(), turnLasts, linger
 	return b, nil
@@ -134,6 +135,8 @@ type thread struct {
 	mem       *arena.Arena
 	reader    *request.Reader
 	performer *perform.Performer
+
+	newPerformer func(*arena.Arena) *perform.Performer // for calls within one
 }
 
 func (b *Broker) newThread() (*thread, error) {
@@ -154,7 +157,9 @@ func (b *Broker) newThread() (*thread, error) {
 		return nil, err
 	}
 	t.reader = request.NewReader(t.mem, b.cfg.Probes)
-	t.performer = perform.NewForWorker(t.mem, b.channel.NewClient(&t.channelFD, b.cfg.Ledger.Bell()), token)
+	host := b.channel.NewClient(&t.channelFD, b.cfg.Ledger.Bell())
+	t.newPerformer = func(mem *arena.Arena) *perform.Performer { return perform.NewForWorker(mem, host, token) }
+	t.performer = t.newPerformer(t.mem)
 	return t, nil
 }
 
@@ -228,6 +233,9 @@ func (t *thread) guarded(n *notify.Notification, handle func(*notify.Notificatio
 	return true
 }
 
+// retry is how long after one couldn't be made another thread is tried.
+const retry = 100 * time.Millisecond
+
 // leave ends a thread that can't go on. If there is a call in its slot, or nobody is
 // left, the worker ends: another one answers.
 func (b *Broker) leave(m *member, idle bool, err error) {
@@ -246,10 +254,12 @@ func (b *Broker) leave(m *member, idle bool, err error) {
 	switch {
 	case p.threads == 0:
 		b.end.Do(func() { close(b.gone) })
-	case p.heir == nil: // perhaps there will be memory for another thread
-		time.AfterFunc(100*time.Millisecond, func() {
+	case p.heir == nil && !p.later: // perhaps there will be memory for another thread
+		p.later = true
+		time.AfterFunc(retry, func() {
 			p.mu.Lock()
 			defer p.mu.Unlock()
+			p.later = false
 			p.replace()
 		})
 	}
@@ -316,7 +326,11 @@ func (t *thread) handle(n *notify.Notification, redo *perform.Redo) {
 		t.listener.Answer(n, 0, sys.ENOSYS)
 		return
 	}
-	if row := abi.RowOf(call.Command); row != nil && row.Native {
+	if call.Command == abi.ProgTestRun {
+		t.testRun(n, call)
+		return
+	}
+	if row := abi.RowOf(call.Command); row != nil && !row.Intercepted() {
 		t.listener.Continue(n) // a filter not of our making sent it; the kernel decides
 		return
 	}
@@ -334,7 +348,7 @@ func (t *thread) handle(n *notify.Notification, redo *perform.Redo) {
 	}
 
 	f := t.whose(inspect.Request(q), n)
-	d := policy.Decide(t.cfg.Policy, &f)
+	d := t.cfg.Policy.Decide(&f)
 	if d.Verdict != policy.Allow {
 		t.drop()
 		if d.Verdict == policy.Native {
@@ -350,6 +364,9 @@ func (t *thread) handle(n *notify.Notification, redo *perform.Redo) {
 		t.pool.pass(&t.member)
 	}
 	r := t.performer.Do(q, t.target, t.log(), redo)
+	if r.Refused != nil {
+		t.cfg.Ledger.Fault(r.Refused)
+	}
 	t.reached(stepPerformed)
 	if !q.Row.Effect { // those have no outputs
 		t.slot.Replying(reply.Inputs(q))

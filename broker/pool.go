@@ -33,6 +33,8 @@ type pool struct {
 	heir          *member        // waits on the timer, or is about to
 	armed         bool           // the timer is set, or has expired and the heir is still to see it
 	spare         []*member      // the last one to come is the first to go
+	working       []*member      // those that handle a call which they have received
+	later         bool           // a thread couldn't be made; it is tried again soon
 }
 
 const (
@@ -46,6 +48,7 @@ type member struct {
 	timer  sys.Timer   // the pool's one timer, by its number in the thread's fd table
 	queue  func() bool // whether a call waits to be received
 	called uint32      // changes when it stops being spare
+	began  int64       // when it received the call that it handles
 }
 
 // await waits until it is m's turn. False: m isn't needed any more, and its slot is
@@ -105,7 +108,18 @@ func (p *pool) may(m *member) bool {
 	case p.since == 0: // who has it waits for a call
 		return false
 	}
-	return sys.Since(p.since) >= p.turnLasts || p.threads-p.idle < p.procs && m.queue()
+	return sys.Since(p.since) >= p.turnLasts || p.busy() < p.procs && m.queue()
+}
+
+// busy is how many calls are taken to have a processor: those that take long rather
+// wait for something.
+func (p *pool) busy() (n int) {
+	for _, m := range p.working {
+		if sys.Since(m.began) < p.turnLasts {
+			n++
+		}
+	}
+	return n
 }
 
 // rearm sets the timer, if it must be: it has expired, and a call is under way still.
@@ -133,6 +147,8 @@ func (p *pool) received(m *member) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.since = sys.Monotonic()
+	m.began = p.since
+	p.working = append(p.working, m)
 	p.replace()
 	if !p.armed {
 		p.armed = true
@@ -161,6 +177,9 @@ func (p *pool) yield(m *member) {
 func (p *pool) stay(m *member, sound bool) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if i := slices.Index(p.working, m); i >= 0 { // not one that was left
+		p.working = slices.Delete(p.working, i, i+1)
+	}
 	switch {
 	case !sound:
 		p.remove(m)

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"errors"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -16,6 +17,8 @@ type poolTest struct {
 	timer sys.Timer
 	queue atomic.Bool  // a call waits
 	made  chan *member // threads that are to be made
+
+	waiting atomic.Int32 // threads for their turn
 }
 
 // newPool returns a pool with a thread whose turn it is, and free slots.
@@ -25,7 +28,17 @@ func newPool(t *testing.T, free int) (p *poolTest, first *member) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { sys.Close(int(timer)) })
+	t.Cleanup(func() {
+		for p.waiting.Load() > 0 { // or else one reads what gets the timer's number next
+			p.mu.Lock()
+			p.turn = nil
+			p.replace()
+			timer.Set(1)
+			p.mu.Unlock()
+			time.Sleep(turnLasts)
+		}
+		sys.Close(int(timer))
+	})
 	p = &poolTest{t: t, timer: timer, made: make(chan *member, free)}
 	p.pool = &pool{grow: func(s *ledger.Slot) { p.made <- p.member(s) }, procs: 2, turnLasts: turnLasts, linger: 2 * time.Second, threads: 1, idle: 1}
 	for range free {
@@ -43,7 +56,9 @@ func (p *poolTest) member(s *ledger.Slot) *member {
 // awaits has a thread wait for its turn; the channel says whether it got it, or ended.
 func (p *poolTest) awaits(m *member) <-chan bool {
 	got := make(chan bool, 1)
+	p.waiting.Add(1)
 	go func() {
+		defer p.waiting.Add(-1)
 		turn, err := p.await(m)
 		if err != nil {
 			p.t.Error(err)
@@ -189,6 +204,72 @@ func TestQueue(t *testing.T) {
 		t.Error("more threads than processors receive")
 	}
 	p.gets(third)
+}
+
+// TestStalled: a call that takes long has no processor, so those after it do as if it
+// weren't there.
+func TestStalled(t *testing.T) {
+	p, first := newPool(t, 4)
+	p.turnLasts = 20 * time.Millisecond
+	p.queue.Store(true)
+	p.received(first)
+	second := <-p.made
+	p.gets(p.awaits(second)) // there is another processor
+	p.received(second)
+	third := <-p.made
+	p.gets(p.awaits(third)) // once the second's turn is over, when neither has one
+	p.turnLasts = time.Minute
+	p.received(third)
+	fourth := <-p.made
+	first.began, second.began = sys.Monotonic()-int64(time.Hour), sys.Monotonic()-int64(time.Hour)
+	p.gets(p.awaits(fourth))
+	p.received(fourth)
+	if p.mu.Lock(); p.may(<-p.made) {
+		t.Error("more calls than processors are handled")
+	}
+	p.mu.Unlock()
+	for _, m := range []*member{first, second, third, fourth} {
+		p.stay(m, true)
+	}
+	if len(p.working) != 0 {
+		t.Errorf("%d threads work that have finished", len(p.working))
+	}
+}
+
+// TestNoThread: while no thread can be made, it is tried every now and then, however
+// many calls there are.
+func TestNoThread(t *testing.T) {
+	_, first := newPool(t, 0)
+	file, err := ledger.Create()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	book, err := ledger.Open(int(file.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &Broker{cfg: Config{Ledger: book}}
+	var made atomic.Int32
+	b.pool.grow = func(s *ledger.Slot) {
+		made.Add(1)
+		go b.leave(&member{slot: s}, true, errors.New("no thread can be made"))
+	}
+	b.pool.procs, b.pool.turnLasts, b.pool.linger, b.pool.threads, b.pool.turn = 2, turnLasts, linger, 1, first
+	b.pool.free = append(b.pool.free, new(ledger.Slot))
+	for range 300 {
+		b.pool.received(first)
+		b.pool.stay(first, true)
+		time.Sleep(turnLasts)
+	}
+	before := made.Load()
+	time.Sleep(3*retry + retry/2)
+	if n := made.Load() - before; n < 1 || n > 4 {
+		t.Errorf("%d more threads were tried, not one at a time", n)
+	}
+	b.pool.mu.Lock() // the next one stays
+	b.pool.grow = func(*ledger.Slot) {}
+	b.pool.mu.Unlock()
 }
 
 // TestPass: who knows that a call takes long gives the turn away, once.

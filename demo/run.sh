@@ -25,8 +25,11 @@ arch=$(uname -m)
 bpf_cc() { clang -O2 -g -Wall -target bpf -I"/usr/include/$arch-linux-gnu" -c "$1.bpf.c" -o "$dir/$1.bpf.o"; }
 bpf_cc ringbuf
 bpf_cc xdp
+bpf_cc lskel
 bpftool gen skeleton "$dir/ringbuf.bpf.o" name ringbuf_bpf >"$dir/ringbuf.skel.h"
 gcc -O2 -Wall -Wextra -I"$dir" -I. ringbuf.c -o "$dir/ringbuf" -lbpf
+bpftool gen skeleton -L "$dir/lskel.bpf.o" name lskel_bpf >"$dir/lskel.skel.h"
+gcc -O2 -Wall -I"$dir" lskel.c -o "$dir/lskel" -lbpf
 gcc -O2 -Wall -Wextra xdp.c -o "$dir/xdp" -lbpf
 CGO_ENABLED=0 go build -o "$dir/cilium" ./cilium
 cp -r cases veth "$dir"

@@ -20,7 +20,7 @@ import (
 // serving thread has the target's real uid.
 func TestWorkerAccess(t *testing.T) {
 	needRoot(t)
-	for _, kind := range worker.Kinds() {
+	for _, kind := range kinds(t) {
 		for _, state := range []string{"idle", "busy"} {
 			t.Run(kind+"/"+state, func(t *testing.T) {
 				s := start(t, brokered(probe("access", kind, state), "--worker="+kind))

@@ -34,6 +34,7 @@ func TestStall(t *testing.T) {
 	s := start(t, brokered(probe("stall", device)))
 	worker := s.findWorker()
 	s.expect("going on")
+	eventually(t, "calls hang", func() bool { return look(worker).threads >= stallThreads+idleThreads })
 	says(t, brokered(probe("target-plain")))
 
 	// One that is killed takes its calls along.
@@ -63,6 +64,9 @@ func TestStall(t *testing.T) {
 }
 
 const stallThreads = 12
+
+// idleThreads is how many threads a worker has at least that serve nothing.
+const idleThreads = 6
 
 // userfaultfd makes a device that a workload may open: the host's is root's.
 func userfaultfd(t *testing.T) string {

@@ -44,6 +44,7 @@ func TestStallFUSE(t *testing.T) {
 	s := start(t, brokered(probe("fuse", device, dir)))
 	worker := s.findWorker()
 	s.expect("going on")
+	eventually(t, "calls hang", func() bool { return look(worker).threads >= stallThreads+idleThreads })
 	says(t, brokered(probe("target-plain")))
 
 	// Without its server all comes back.

@@ -35,7 +35,7 @@ var update = flag.Bool("update", false, "rewrite testdata")
 func TestTakenOver(t *testing.T) {
 	needRoot(t)
 	confined, bare := attackBuild(t, false), attackBuild(t, true)
-	for _, kind := range worker.Kinds() {
+	for _, kind := range kinds(t) {
 		t.Run(kind, func(t *testing.T) {
 			with, without := attacked(t, confined, kind), attacked(t, bare, kind)
 			if len(with) != len(without) {
@@ -362,7 +362,7 @@ func init() {
 func TestGivenAway(t *testing.T) {
 	needRoot(t)
 	binary := attackBuild(t, false)
-	for _, kind := range worker.Kinds() {
+	for _, kind := range kinds(t) {
 		t.Run(kind, func(t *testing.T) {
 			s := start(t, attacking(probe("give away"), binary, kind))
 			s.expect("nobody there")

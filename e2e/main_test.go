@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/bpfbroker/bpfbroker/launch"
+	"github.com/bpfbroker/bpfbroker/worker"
 )
 
 // broker is the built bpfbroker; bin its directory, which everybody may read.
@@ -72,6 +73,20 @@ func needRoot(t *testing.T) {
 	if testing.Short() || os.Geteuid() != 0 {
 		t.Skip("needs root, not run with -short")
 	}
+}
+
+// kinds are the kinds of worker that this kernel has. A test that goes through them is
+// whole with those.
+func kinds(t *testing.T) []string {
+	t.Helper()
+	best, err := worker.Supported()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if best == worker.Capability {
+		return []string{string(worker.Capability)}
+	}
+	return worker.Kinds()
 }
 
 // probe returns a command that runs a probe natively, as root.

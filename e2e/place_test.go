@@ -17,7 +17,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bpfbroker/bpfbroker/abi"
-	"github.com/bpfbroker/bpfbroker/worker"
 )
 
 // These tests show that an operation is performed in the workload's place: with
@@ -184,7 +183,7 @@ func within(dir string, c *exec.Cmd) *exec.Cmd {
 // A map's memory is charged to the cgroup that the workload is in.
 func TestMemoryCharged(t *testing.T) {
 	needRoot(t)
-	for _, kind := range worker.Kinds() {
+	for _, kind := range kinds(t) {
 		dir, used := memoryCgroup(t, 0)
 		// With 64 MiB more, all that the two runs differ in.
 		measure := func(size int) int64 {
@@ -211,7 +210,7 @@ func TestMemoryLimit(t *testing.T) {
 	if raceBuild() {
 		t.Skip("the race detector takes more memory than the workload has")
 	}
-	for _, kind := range worker.Kinds() {
+	for _, kind := range kinds(t) {
 		// Who touches memory at the instant at which the map's has filled the cgroup has
 		// the kernel kill somebody there. Such an attempt shows nothing of the map.
 		attempts := 0

@@ -20,7 +20,7 @@ import (
 func TestKilledAtEachStep(t *testing.T) {
 	needRoot(t)
 	binary := attackBuild(t, false)
-	for _, kind := range []string{"token", "capability"} {
+	for _, kind := range kinds(t) {
 		c := brokered(probe("steps"), "--net=private", "--worker="+kind)
 		c.Path, c.Args[0] = binary, binary
 		s := start(t, c)
@@ -383,6 +383,30 @@ func init() {
 				}
 				doom()
 				return want("set twice", setBPF(event, onEvent), unix.EEXIST)
+			},
+			"prog_test_run of a loader": func(doom func()) error {
+				blob, err := newBlob(firstBlob())
+				if err != nil {
+					return err
+				}
+				defer unix.Close(blob)
+				p, e := loadLoader(firstLoader(blob))
+				must("prog_load", p, e)
+				defer unix.Close(p)
+				ctx := make([]byte, firstCtx)
+				doom()
+				if err := testRunOf(p, ctx); err != nil {
+					return err
+				}
+				m, loaded := int(int32(le32(ctx))), int(int32(le32(ctx[8:])))
+				if _, e := info(m); e != 0 || le32(ctx[4:]) != 0 {
+					return fmt.Errorf("the map is fd %d, %v, and the element %d", m, e, int32(le32(ctx[4:])))
+				}
+				unix.Close(m)
+				if _, e := info(loaded); e != 0 {
+					return fmt.Errorf("the program is fd %d, %v", loaded, e)
+				}
+				return unix.Close(loaded)
 			},
 			"raw_tracepoint_open": func(doom func()) error {
 				p, e := load(17, "steps", returns(0), 0, nil) // BPF_PROG_TYPE_RAW_TRACEPOINT

@@ -290,7 +290,7 @@ func (t *server) allows(q *request.Request) bool {
 	}
 	f := inspect.Request(q)
 	f.Workload = t.cfg.Workload
-	return policy.Decide(t.cfg.Policy, &f).Verdict == policy.Allow && t.mayAskFor(q)
+	return t.cfg.Policy.Decide(&f).Verdict == policy.Allow && t.mayAskFor(q)
 }
 
 // mayAskFor says whether the process that the call is about is one that the workload

@@ -401,10 +401,8 @@ func (w *Workload) serve(dir string) error {
 			}
 			w.listener = os.NewFile(uintptr(fd), "listener")
 			return nil
-		case createFS:
-			err = w.withFD(sys.CreateFS)
-		case ownMount:
-			err = w.withFD(func(fd int) error { return sys.ChownHandle(fd, rootOf(w.uids), rootOf(w.gids)) })
+		case makeBPFFS:
+			err = w.mountBPFFS()
 		case showSymbols:
 			err = w.view.MountSymbols(w.mnt)
 		case blockedDir:
@@ -420,13 +418,35 @@ func (w *Workload) serve(dir string) error {
 	}
 }
 
-func (w *Workload) withFD(f func(int) error) error {
+// mountBPFFS mounts the bpffs that the stage has begun. Before Linux 6.9 a bpffs belongs
+// to the host: there the workload gets one of those, which no other has, with a root
+// directory of its own.
+func (w *Workload) mountBPFFS() error {
 	fd, err := w.link.take()
 	if err != nil {
 		return err
 	}
 	defer sys.Close(fd)
-	return f(fd)
+	err = sys.CreateFS(fd)
+	if errors.Is(err, syscall.EPERM) {
+		if fd, err = sys.OpenFS(bpffsType, bpffsMode); err != nil {
+			return err
+		}
+		defer sys.Close(fd)
+		err = sys.CreateFS(fd)
+	}
+	if err != nil {
+		return err
+	}
+	mount, err := sys.MountOfFS(fd)
+	if err != nil {
+		return err
+	}
+	defer sys.Close(mount)
+	if err := sys.ChownHandle(mount, rootOf(w.uids), rootOf(w.gids)); err != nil {
+		return err
+	}
+	return sys.InMountNS(int(w.mnt.Fd()), func() error { return sys.AttachMount(mount, bpffsMount) })
 }
 
 // lost ends the stage, if it hasn't ended already, and says so in the error.

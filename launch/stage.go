@@ -42,6 +42,8 @@ func nameProcess() { _ = os.WriteFile("/proc/self/comm", []byte("bpfbroker"), 0)
 const (
 	cgroupMount = "/sys/fs/cgroup"
 	bpffsMount  = "/sys/fs/bpf"
+	bpffsType   = "bpf"
+	bpffsMode   = "0755"
 )
 
 // stageMain is the first process inside a workload's namespaces.
@@ -139,30 +141,21 @@ func isDir(path, hint string) error {
 	return nil
 }
 
-// mountBPFFS mounts a bpffs that belongs to the workload's user namespace. The
-// kernel lets only the host's root create one, and only the namespace's root
-// begin it: so the fd goes to `run` and back.
+// mountBPFFS has `run` mount a bpffs that belongs to the workload's user namespace. The
+// kernel lets only the namespace's root begin one, and only the host's root create it.
 func mountBPFFS(l *link) error {
 	if err := isDir(bpffsMount, "is /sys mounted, and has the kernel CONFIG_BPF_SYSCALL?"); err != nil {
 		return err
 	}
-	fd, err := sys.OpenFS("bpf", "0755")
+	fd, err := sys.OpenFS(bpffsType, bpffsMode)
 	if err != nil {
 		return err
 	}
 	defer sys.Close(fd)
-	if err := l.ask(request{Step: createFS}, fd); err != nil {
+	if err := l.ask(request{Step: makeBPFFS}, fd); err != nil {
 		return fmt.Errorf("make bpffs: %w", err)
 	}
-	m, err := sys.MountOfFS(fd)
-	if err != nil {
-		return fmt.Errorf("make bpffs: %w", err)
-	}
-	defer sys.Close(m)
-	if err := l.ask(request{Step: ownMount}, m); err != nil {
-		return fmt.Errorf("give bpffs to the workload: %w", err)
-	}
-	return sys.AttachMount(m, bpffsMount)
+	return nil
 }
 
 // enterDir goes to the working directory by its path, so that it is the one in

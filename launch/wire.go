@@ -104,8 +104,7 @@ type step int
 
 const (
 	failed      step = iota
-	createFS         // with an fd of fsopen: create it as the host's root
-	ownMount         // with an fd of a mount: give its root to the workload
+	makeBPFFS        // with an fd of fsopen: create it as the host's root, and mount it
 	showSymbols      // mount them over this namespace's
 	blockedDir       // make the working directory reachable
 	ready            // with the listener: all is done, waiting for release

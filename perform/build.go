@@ -34,7 +34,9 @@ func (p *Performer) build(q *request.Request, r *Result, at Place) sys.Errno {
 		f.Put(r.Attr, abi.MaxSubprogs+1)
 	}
 	if log := logOf(q); log != nil {
-		log.true.Put(r.Attr, unwritten)
+		if tellsTrueSize() {
+			log.true.Put(r.Attr, unwritten)
+		}
 		if n := log.size.Uint(r.Attr); n <= abi.MaxLog {
 			log.size.Put(r.Attr, min(n, abi.FirstLog))
 		}

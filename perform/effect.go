@@ -25,6 +25,9 @@ func (p *Performer) effect(q *request.Request, r *Result, at Place, log Log, red
 		r.Value, r.Errno = 0, 0
 	default:
 		r.Value, r.Errno = p.call(q, r)
+		if q.Command == abi.MapFreeze && r.Errno == sys.EBUSY {
+			r.Value, r.Errno = 0, 0 // nothing tells whether it was frozen before
+		}
 	}
 	p.explain(r)
 	log.Performed(r.Value, r.Errno)

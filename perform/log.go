@@ -12,6 +12,15 @@ import (
 // unwritten marks a log's true size before the call: more than any log can have.
 const unwritten = 0xffffffff
 
+// tellsTrueSize says whether the kernel knows log_true_size (Linux 6.4). An older one
+// wants it to be zero, which it looks at before all else (EINVAL).
+var tellsTrueSize = sync.OnceValue(func() bool {
+	row, attr := abi.RowOf(abi.ProgLoad), make([]byte, sys.AttrRoom)
+	row.Field("log_true_size").Put(attr, 1)
+	_, e := sys.BPF(uint32(abi.ProgLoad), attr, row.LastEnd)
+	return e != sys.EINVAL
+})
+
 // noText is at the beginning of a log buffer before the call. No log has it.
 const noText = 0xff
 
@@ -54,7 +63,7 @@ func (p *Performer) growLog(q *request.Request, r *Result, at Place, log *logFie
 		return
 	}
 	size := whole
-	if n := log.true.Uint(r.Attr); n != unwritten {
+	if n := log.true.Uint(r.Attr); n != unwritten && tellsTrueSize() {
 		if n <= abi.FirstLog {
 			return
 		}
@@ -81,7 +90,9 @@ func (p *Performer) withLog(q *request.Request, r *Result, at Place, log *logFie
 	r.Out[log.buffer] = m.Bytes
 	abi.Put(r.Attr, q.Buffers[log.buffer].Offset, 8, sys.Addr(m.Bytes))
 	log.size.Put(r.Attr, size)
-	log.true.Put(r.Attr, unwritten)
+	if tellsTrueSize() {
+		log.true.Put(r.Attr, unwritten)
+	}
 	if e := at.Enter(needs(q)); e != 0 {
 		r.Errno = e
 		return

@@ -90,6 +90,8 @@ type Result struct {
 	// CloseOnExec says that FD shall be O_CLOEXEC, as all of bpf()'s are.
 	CloseOnExec bool
 	Errno       sys.Errno // 0: success
+	// Refused is why, where the kernel would have done it, but the broker can't.
+	Refused error
 
 	Attr []byte // the attribute as the kernel left it; nil: it has never seen it
 	// Out holds, for each of the request's buffers, its memory as the kernel left
@@ -161,6 +163,9 @@ func (p *Performer) Do(q *request.Request, at Place, log Log, redo *Redo) *Resul
 		p.growLog(q, r, at, log)
 	}
 	idsInTarget(q, r, at)
+	if r.Errno == 0 && p.host != nil && isLoader(q) {
+		p.replace(q, r, at)
+	}
 	p.finish(q, r)
 	return r
 }

@@ -10,7 +10,7 @@ import (
 
 // forTests are policies with narrow ceilings, for builds that are attacked.
 func forTests(name string) Policy {
-	for _, p := range []*narrow{arrays} {
+	for _, p := range []*narrow{arrays, loaders} {
 		if p.name == name {
 			return p
 		}
@@ -26,6 +26,14 @@ var arrays = &narrow{
 		"map_get_next_id", "prog_get_next_id", "link_get_next_id", "btf_get_next_id"},
 	// A program whose attach type doesn't matter says 0, which is an ingress program's.
 	ceiling: Ceiling{Commands: Of("map_create", "prog_load"), Maps: Of("array"), Progs: Of("socket_filter"), Attachs: Of("cgroup_inet_ingress")},
+}
+
+// loaders allows programs that make the calls of such a policy themselves.
+var loaders = &narrow{
+	name:     "test-loaders",
+	commands: []string{"map_create", "prog_load", "map_get_fd_by_id", "btf_get_next_id", "btf_get_fd_by_id", "obj_get_info_by_fd"},
+	ceiling: Ceiling{Commands: Of("map_create", "prog_load"), Maps: Of("array"), Progs: Of("socket_filter", "syscall"), Attachs: Of("cgroup_inet_ingress"),
+		KernelMemory: true}, // without which the kernel loads none
 }
 
 // narrow allows some commands, within its ceiling.

@@ -53,6 +53,9 @@ var Any = Set{Any: true}
 // Of is a set of these names.
 func Of(names ...string) Set { return Set{Names: names} }
 
+// Loaders says that programs may be loaded that make bpf() calls themselves.
+func (c Ceiling) Loaders() bool { return c.Progs.Has("syscall") }
+
 // Empty says that nothing is ever allowed that a token would be needed for.
 func (c Ceiling) Empty() bool { return c.Commands.Empty() }
 

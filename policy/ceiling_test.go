@@ -38,7 +38,7 @@ func TestCeilings(t *testing.T) {
 			c := p.Ceiling()
 			within := c.Commands.Has(f.Command) && (f.MapType == "" || c.Maps.Has(f.MapType)) &&
 				(f.ProgType == "" || c.Progs.Has(f.ProgType)) && (f.ProgAttach == "" || c.Attachs.Has(f.ProgAttach))
-			if allowed := policy.Decide(p, &f).Verdict == policy.Allow; allowed && !within {
+			if allowed := p.Decide(&f).Verdict == policy.Allow; allowed && !within {
 				t.Errorf("%s allows %+v, which its ceiling doesn't", name, f)
 			}
 		}

@@ -51,21 +51,8 @@ type Policy interface {
 	// Ceiling is what Decide could ever allow.
 	Ceiling() Ceiling
 	// Trusts says that the workload is trusted with everything that root may do
-	// with bpf(); only then may Decide's allowance of a syscall program stand.
+	// with bpf().
 	Trusts() bool
-}
-
-// Decide asks the policy, and refuses what no policy can allow in parts: a
-// program of BPF_PROG_TYPE_SYSCALL attaches from inside the kernel, by
-// bpf_sys_bpf, behind the filter's back, and its test run goes straight to the
-// kernel; so whoever may load one may do everything.
-func Decide(p Policy, f *facts.Facts) Decision {
-	d := p.Decide(f)
-	if d.Verdict == Allow && f.Command == "prog_load" && f.ProgType == "syscall" && !p.Trusts() {
-		return Decision{Verdict: Deny, Cause: ByRule, Rule: "no-syscall-programs",
-			Message: fmt.Sprintf("a program of type syscall can make any bpf() call unseen; policy %s doesn't allow everything", p.Name())}
-	}
-	return d
 }
 
 // builtin is a policy that says the same to every operation.

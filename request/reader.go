@@ -2,6 +2,7 @@ package request
 
 import (
 	stdbytes "bytes"
+	"sync"
 
 	"github.com/bpfbroker/bpfbroker/abi"
 	"github.com/bpfbroker/bpfbroker/internal/arena"
@@ -70,6 +71,20 @@ func (r *Reader) Read(t Target, c Call) (*Request, sys.Errno) {
 	return q, 0
 }
 
+// ReadPlain copies the attribute of a call of bpf(), and takes the files that it names,
+// but follows no pointer.
+func (r *Reader) ReadPlain(t Target, c Call) (*Request, sys.Errno) {
+	q := &r.req
+	*q = Request{Call: c, Buffers: q.Buffers[:0], Files: q.Files[:0]}
+	q.Row = c.Row()
+	if e := r.attribute(t, q, q.Row); e != 0 {
+		return nil, e
+	}
+	r.numbers = r.numbers[:0]
+	r.fields(&q.Row.Layout, q.Attr)
+	return q, r.take(t, q)
+}
+
 // Taken lists the files that the last Read took, also where it failed: they are
 // in the thread's fd table until they are dropped.
 func (r *Reader) Taken() []File { return r.req.Files }
@@ -85,7 +100,7 @@ func (r *Reader) attribute(t Target, q *Request, row *abi.Row) sys.Errno {
 	if e != 0 && e != sys.EFAULT {
 		return e
 	}
-	known := min(int(abi.AttrSize), len(raw))
+	known := min(knownAttr(), len(raw))
 	end := n
 	if n < known && known < len(raw) {
 		// The kernel looks at what it doesn't know before what it does.
@@ -126,6 +141,21 @@ func (r *Reader) attribute(t Target, q *Request, row *abi.Row) sys.Errno {
 	q.Size = uint32(known)
 	return 0
 }
+
+// knownAttr is how much of union bpf_attr both the kernel and the table know: what lies
+// behind that must be zero, or else it is E2BIG.
+var knownAttr = sync.OnceValue(func() int {
+	attr := make([]byte, sys.AttrRoom)
+	n := abi.AttrSize
+	for ; n > abi.RowOf(abi.MapCreate).LastEnd; n -= 4 {
+		clear(attr)
+		attr[n-1] = 1
+		if _, e := sys.BPF(uint32(abi.MapCreate), attr, n); e != sys.E2BIG {
+			break
+		}
+	}
+	return int(n)
+})
 
 // pointers copies what the live pointer fields of layout l point to; b holds
 // the structure's bytes, parent is its index among the buffers.

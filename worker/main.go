@@ -85,7 +85,7 @@ func serve(o Options) error {
 	if err != nil {
 		return err
 	}
-	if err := confined(); err != nil {
+	if err := confined(pol.Ceiling()); err != nil {
 		return err
 	}
 	if err := b.Prepare(); err != nil {
@@ -120,7 +120,7 @@ func serve(o Options) error {
 const dataLimit = 2 << 30
 
 // confined gives up what a worker needs for its set-up alone.
-func confined() error {
+func confined(c policy.Ceiling) error {
 	if err := sys.LimitSelf(dataLimit); err != nil {
 		return err
 	}
@@ -134,8 +134,11 @@ func confined() error {
 		return errors.New("this binary was built with cgo, for which the worker's seccomp filter isn't made: build it with CGO_ENABLED=0, as make does")
 	}
 	var commands []uint32
+	if c.Loaders() { // which the broker makes these calls for
+		commands = append(commands, uint32(abi.MapLookupElem), uint32(abi.MapUpdateElem), uint32(abi.MapDeleteElem))
+	}
 	for i := range abi.Table() {
-		if r := &abi.Table()[i]; !r.Native && r.Host == "" {
+		if r := &abi.Table()[i]; r.Intercepted() && r.Host == "" {
 			commands = append(commands, uint32(r.Command))
 		}
 	}

@@ -68,7 +68,10 @@ func number(r *abi.Row) string {
 
 // handled says who performs a command.
 func handled(r *abi.Row) string {
-	if r.Native {
+	switch {
+	case r.NativeSince != "":
+		return "native since " + r.NativeSince
+	case r.Native:
 		return "native"
 	}
 	return "intercepted"

@@ -35,7 +35,7 @@ func TestTable(t *testing.T) {
 		t.Errorf("got %d lines, wanted a head and %d rows", len(lines), len(abi.Rows()))
 	}
 	const want = `NUMBER  COMMAND          SINCE  HANDLED      RETURNS         FIELDS  WHY
-22      map_freeze       5.2    native       0               1       acts on a map that the caller holds an fd of, by the fd's own mode
+22      map_freeze       5.2    native since 6.5       0               1       acts on a map that the caller holds an fd of, by the fd's own mode
 19      btf_get_fd_by_id  4.18   intercepted  fd of btf       4       ids are kernel-wide: a workload sees its own objects' only
 `
 	// The widths depend on the rows: compare the words.

@@ -22,6 +22,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/bpfbroker/bpfbroker/internal/sys"
 )
 
 // way is one way to run callbench.
@@ -254,7 +256,7 @@ Compare ratios, not times: the machine is shared.
   bpf()'s command
 - *bpfbroker*: under `+"`bpfbroker run --policy trusted`"+`; the map lookup is native
   there, so what is measured is the filter
-`, time.Now().UTC().Format(time.DateOnly), kernel(), cpu(), runtime.NumCPU(), runtime.Version(), rounds, took.Seconds())
+`, time.Now().UTC().Format(time.DateOnly), sys.KernelRelease(), cpu(), runtime.NumCPU(), runtime.Version(), rounds, took.Seconds())
 
 	for _, p := range placements {
 		fmt.Fprintf(&s, "\n## Caller and broker on %s\n\n", strings.TrimPrefix(p.title, "both on "))
@@ -293,14 +295,6 @@ func duration(ns float64) string {
 		return fmt.Sprintf("%.0f ns", ns)
 	}
 	return fmt.Sprintf("%.1f µs", ns/1000)
-}
-
-func kernel() string {
-	data, err := os.ReadFile("/proc/sys/kernel/osrelease")
-	if err != nil {
-		return "(unknown)"
-	}
-	return strings.TrimSpace(string(data))
 }
 
 func cpu() string {

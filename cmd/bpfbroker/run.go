@@ -185,7 +185,7 @@ func (o *runOptions) config(args []string) (launch.Config, error) {
 	if os.Geteuid() != 0 {
 		return cfg, errors.New("run: only root can create workloads; run it with sudo")
 	}
-	prog, err := filter.Program(abi.NativeCommands())
+	prog, err := filter.Program(abi.NativeCommands(sys.KernelRelease(), pol.Ceiling().Loaders()))
 	if err != nil {
 		return cfg, fmt.Errorf("run: %w", err)
 	}

@@ -1,16 +1,14 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"io"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/bpfbroker/bpfbroker/internal/sys"
 )
 
 const unexplained = "unexplained"
@@ -274,7 +272,7 @@ func (c *comparison) markdown() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Parity with root: the test suite of %s %s\n\n", modulePath, c.module)
 	fmt.Fprintf(&b, "Its test binaries, compiled unmodified, run natively as root and under `bpfbroker run %s`. Repeat with `make parity`.\n\n", c.runArgs)
-	fmt.Fprintf(&b, "Kernel %s, %s. Counted are tests and subtests. The workload's bpffs delegates nothing: no BPF token is involved.\n\n", kernelRelease(), time.Now().UTC().Format(time.DateOnly))
+	fmt.Fprintf(&b, "Kernel %s, %s. Counted are tests and subtests. The workload's bpffs delegates nothing: no BPF token is involved.\n\n", sys.KernelRelease(), time.Now().UTC().Format(time.DateOnly))
 	b.WriteString("| package | passed natively | of these brokered | | brokered: failed | skipped | never ended |\n|---|--:|--:|--:|--:|--:|--:|\n")
 	for i := range c.packages {
 		p := &c.packages[i]
@@ -299,12 +297,3 @@ func (c *comparison) markdown() string {
 }
 
 func cell(s string) string { return strings.ReplaceAll(s, "|", `\|`) }
-
-func kernelRelease() string {
-	var u unix.Utsname
-	if err := unix.Uname(&u); err != nil {
-		fmt.Fprintln(os.Stderr, "parity: uname:", err)
-		return "unknown"
-	}
-	return string(bytes.TrimRight(u.Release[:], "\x00"))
-}

@@ -21,11 +21,24 @@ func BPF(cmd uint32, attr []byte, size uint32) (int, Errno) {
 	return int(r), e
 }
 
+// KernelRelease is what uname -r shows.
+func KernelRelease() string {
+	var u unix.Utsname
+	_ = unix.Uname(&u) // fails for a bad address alone
+	return unix.ByteSliceToString(u.Release[:])
+}
+
 // Addr is the address of b's first byte, for an attribute's pointer field; 0
 // for an empty b. The caller keeps b alive.
 func Addr(b []byte) uint64 {
 	if len(b) == 0 {
 		return 0
 	}
-	return uint64(uintptr(unsafe.Pointer(unsafe.SliceData(b))))
+	return onHeap(uintptr(unsafe.Pointer(unsafe.SliceData(b))))
 }
+
+// onHeap makes what the address is of escape to the heap: a goroutine's stack may move
+// before the call, and the kernel would write to where it was.
+//
+//go:uintptrescapes
+func onHeap(addr uintptr) uint64 { return uint64(addr) }

@@ -1,8 +1,10 @@
 package sys
 
 import (
+	"fmt"
 	"os"
 	"testing"
+	"unsafe"
 )
 
 // The kernel may go from FaultAddr as far as 4 times an int, to either side.
@@ -54,5 +56,33 @@ func TestReadSegments(t *testing.T) {
 	}
 	if ReadSegments(os.Getpid(), make([]Segment, 17)) {
 		t.Error("read more segments than it has room for")
+	}
+}
+
+// Addr's memory doesn't move, though a goroutine's stack does when it grows.
+func TestAddrStays(t *testing.T) {
+	var grow func(n int) byte
+	grow = func(n int) byte {
+		var frame [1024]byte
+		if n > 0 {
+			frame[n] = grow(n - 1)
+		}
+		return frame[n/2]
+	}
+	for range 10 {
+		done := make(chan error)
+		go func() { // with a small stack
+			var b [64]byte
+			before := Addr(b[:])
+			grow(1000)
+			var err error
+			if after := uint64(uintptr(unsafe.Pointer(&b[0]))); after != before {
+				err = fmt.Errorf("the memory was at %#x, and is at %#x", before, after)
+			}
+			done <- err
+		}()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
 	}
 }

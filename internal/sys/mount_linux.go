@@ -53,12 +53,18 @@ func InOwnMountNS(f func() error) error {
 	})
 }
 
-// onThread runs f on an OS thread that ends with it. (The process's first one, which
-// doesn't, is main's: see init in cmd/bpfbroker.)
+// onThread runs f on an OS thread that ends with it.
 func onThread(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread() // never unlocked
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			// The first thread doesn't end, and is what others see of the process.
+			err := onThread(f)
+			runtime.UnlockOSThread()
+			done <- err
+			return
+		}
 		done <- f()
 	}()
 	return <-done

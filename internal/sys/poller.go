@@ -19,11 +19,12 @@ import (
 // these two can't be taken, so they are out of what applications use.
 const pollerTop = 4096
 
-// poller is where the runtime's epoll and eventfd are.
+// poller is where the runtime's epoll and eventfd are, and how many fds there may be.
 var poller = struct {
-	once sync.Once
-	fds  [2]int
-	err  error
+	once  sync.Once
+	fds   [2]int
+	limit int
+	err   error
 }{}
 
 // PlacePoller makes the Go runtime open its poller now, out of the way. A process
@@ -34,17 +35,18 @@ func PlacePoller() error {
 	return poller.err
 }
 
-// tableTop is above the highest of the poller's fds.
-func tableTop() int {
+// maxFiles is how many fds this process may have (RLIMIT_NOFILE).
+func maxFiles() int {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return pollerTop
 	}
-	return int(min(limit.Cur, pollerTop))
+	return int(min(limit.Cur, 1<<30))
 }
 
 func placePoller() ([2]int, error) {
-	top := tableTop()
+	poller.limit = maxFiles()
+	top := min(poller.limit, pollerTop)
 	if top < homeFD+100 {
 		return [2]int{}, fmt.Errorf("only %d open files are allowed (RLIMIT_NOFILE); at least %d are needed", top, homeFD+100)
 	}

@@ -199,6 +199,17 @@ func (t *Thread) put(fd *int, n int) Errno {
 // keep (8 bytes a number): a table never gets smaller.
 const largeFD = 1 << 16
 
+// Shelf returns the first of n numbers for fds of ours, numbers that hardly any target
+// has. The table becomes large by them.
+func (t *Thread) Shelf(n int) int {
+	t.large = true
+	top := min(poller.limit, largeFD)
+	if top <= pollerTop {
+		top = poller.fds[0] // which may be the last that are allowed
+	}
+	return top - n
+}
+
 // Large says that the thread's fd table has become too large to be kept.
 func (t *Thread) Large() bool { return t.large }
 

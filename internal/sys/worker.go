@@ -7,7 +7,6 @@ import (
 	"os"
 	"runtime"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -138,7 +137,7 @@ func SetNotDumpable() error {
 // SetThreadName names the calling thread (PR_SET_NAME); at most 15 bytes count.
 func SetThreadName(name string) {
 	b := append([]byte(name), 0)
-	_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&b[0])), 0, 0, 0) // fails on a bad pointer alone
+	_ = unix.Prctl(unix.PR_SET_NAME, uintptr(Addr(b)), 0, 0, 0) // fails on a bad pointer alone
 }
 
 // Stopped says whether the process is stopped by a signal (proc_pid_stat(5)).
