@@ -17,7 +17,6 @@ import (
 
 	"github.com/bpfbroker/bpfbroker/internal/generate"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
-	"github.com/bpfbroker/bpfbroker/worker"
 )
 
 // Differential testing as a machine: requests that package generate makes are performed
@@ -45,7 +44,7 @@ func TestDifferentialCorpus(t *testing.T) {
 		}
 		all = append(all, some...)
 	}
-	for _, kind := range worker.Kinds() {
+	for _, kind := range kinds(t) {
 		native, brokered := performBoth(t, all, kind)
 		for i, r := range all {
 			if why := differs(r, native[i], brokered[i], kind); why != "" {
@@ -69,7 +68,7 @@ func TestDifferentialGenerated(t *testing.T) {
 	t.Logf("SEED=%d DIFFERENTIAL=%d", seed, n)
 	shares := map[string]*share{}
 	differences := 0
-	kinds := worker.Kinds()
+	kinds := kinds(t)
 	for from := 0; from < n; from += batch {
 		var all []*generate.Request
 		for i := from; i < min(n, from+batch); i++ {

@@ -165,7 +165,28 @@ func buffer(m Memory, q *request.Request, r *perform.Result, i int) sys.Errno {
 		return 0
 	}
 	n := min(len(out), int(q.Row.Field("info_len").Uint(r.Attr)))
+	if q.Info == &abi.LinkInfo {
+		echo(q, b.Data, out[:n])
+	}
 	return write(m, b.Addr, out[:n])
+}
+
+// echo puts what the application had in a link's info to where no field of that kind of
+// link is: the kernel copies the structure in and out.
+func echo(q *request.Request, had, out []byte) {
+	live := make([]bool, len(out))
+	for i := range q.Info.Fields {
+		if f := &q.Info.Fields[i]; f.Live(q.Selector) {
+			for o := f.Offset; o < f.Offset+f.Size && int(o) < len(live); o++ {
+				live[o] = true
+			}
+		}
+	}
+	for o := range out {
+		if !live[o] && o < len(had) {
+			out[o] = had[o]
+		}
+	}
 }
 
 // infoWritten says whether the kernel got as far as copying the structure out,

@@ -149,9 +149,12 @@ func Read(from io.Reader) (all []*Request, err error) {
 	return all, lines.Err()
 }
 
-// readData reads hexadecimal digits and how many zero bytes follow.
+// readData reads hexadecimal digits and, behind a +, how many zero bytes follow.
 func readData(text string) ([]byte, error) {
-	digits, zeros, _ := strings.Cut(text, "+")
+	digits, zeros, more := strings.Cut(text, "+")
+	if !more {
+		zeros = "0"
+	}
 	n, err := strconv.ParseUint(zeros, 10, 20)
 	if err != nil {
 		return nil, err
