@@ -402,7 +402,7 @@ func (p *player) state(says *strings.Builder, r *generate.Request, before genera
 		p.object(says, 182, row, names)
 	case abi.ProgAttach, abi.ProgDetach:
 		at, size := r.Attr()
-		if size < 12 || at < generate.Base || at+12 > generate.Base+generate.Size {
+		if size < 12 || at < generate.Base || at > generate.Base+generate.Size-12 {
 			return
 		}
 		given := before[at-generate.Base:]

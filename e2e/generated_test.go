@@ -57,12 +57,12 @@ func TestDifferentialCorpus(t *testing.T) {
 // TestDifferentialGenerated makes DIFFERENTIAL requests from a seed, SEED.
 func TestDifferentialGenerated(t *testing.T) {
 	needRoot(t)
-	n := count("DIFFERENTIAL", 1000)
+	n := count("BPFBROKER_DIFFERENTIAL", 1000)
 	seed := uint64(1)
-	if os.Getenv("DIFFERENTIAL") != "" {
+	if os.Getenv("BPFBROKER_DIFFERENTIAL") != "" {
 		seed = uint64(time.Now().UnixNano()) % 1e12
 	}
-	if s, err := strconv.ParseUint(os.Getenv("SEED"), 10, 64); err == nil {
+	if s, err := strconv.ParseUint(os.Getenv("BPFBROKER_SEED"), 10, 64); err == nil {
 		seed = s
 	}
 	t.Logf("SEED=%d DIFFERENTIAL=%d", seed, n)
@@ -93,7 +93,7 @@ func TestDifferentialGenerated(t *testing.T) {
 			}
 			small, why := minimise(t, r, why, kind)
 			t.Errorf("SEED=%d DIFFERENTIAL=1 (%s)\n%s%s", r.Seed, kind, why, small.Text())
-			if os.Getenv("DIFFERENTIAL") != "" {
+			if os.Getenv("BPFBROKER_DIFFERENTIAL") != "" {
 				keep(t, small)
 			}
 		}

@@ -73,7 +73,7 @@ func (r *Request) Marks(before, after Image, kind func(fd int32) abi.Object) []M
 		n := uint64(row.Field("ids_len").Uint(pad(before.bytes(at, uint64(size)), size)))
 		return []Mark{{at + abi.PerfQuerySize, 4 * min(n, Size), AsID, abi.Prog}}
 	}
-	if size == 0 {
+	if size == 0 && row.Syscall != abi.SyscallBPF {
 		return nil
 	}
 	attr := pad(before.bytes(at, uint64(size)), row.Size)
@@ -166,6 +166,9 @@ func Mask(before, after Image, marks []Mark, names Names) {
 					v = 0x1d00fffe
 				}
 				abi.Put(is, uint32(o), 4, uint64(v))
+				for i := o; i < o+4; i++ { // as a whole, or not at all
+					was[i] = ^is[i]
+				}
 			}
 		case AsInsns:
 			for o := 0; o+8 <= len(is); o += 8 {
