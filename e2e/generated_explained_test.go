@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/bpfbroker/bpfbroker/internal/generate"
@@ -25,6 +26,18 @@ var explanations = []struct {
 	{"what a program's info had filled before it ran into a bad pointer isn't written", func(r *generate.Request, native, brokered deed, kind string) bool {
 		const fault = "returns EFAULT\n"
 		return r.Call == "obj_get_info_by_fd" && strings.HasPrefix(native.Text, fault) && brokered.Text == fault
+	}},
+	{"two numbers are those of the Go runtime's poller in a worker", func(r *generate.Request, native, brokered deed, kind string) bool {
+		return brokered.Text == "returns EMFILE\n" && (r.Names(4094) || r.Names(4095))
+	}},
+	{"the kernel is told of no more func_info than there may be functions, and doesn't ask for memory for more", func(r *generate.Request, native, brokered deed, kind string) bool {
+		return r.Call == "prog_load" && strings.HasPrefix(native.Text, "returns ENOMEM\n") && strings.HasPrefix(brokered.Text, "returns EFAULT\n")
+	}},
+	{"no event sends SIGTRAP to another process's thread; the kernel looks at other things first", func(r *generate.Request, native, brokered deed, kind string) bool {
+		return r.Call == "perf_event_open" && !native.OK && brokered.Text == "returns EACCES\n"
+	}},
+	{"the process before this one is another natively, or there is none", func(r *generate.Request, native, brokered deed, kind string) bool {
+		return !native.OK && !brokered.OK && slices.ContainsFunc(r.Refs, func(f generate.Ref) bool { return f.Name == "pid" && f.Add != 0 })
 	}},
 	{"BPF_F_ZERO_SEED, map_ifindex, prog_ifindex take a capability that a token worker doesn't have", func(r *generate.Request, native, brokered deed, kind string) bool {
 		return kind == string(worker.Token) && (r.Call == "map_create" || r.Call == "prog_load") && r.HostAdmin()
