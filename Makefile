@@ -18,12 +18,14 @@ KILL_ROUNDS ?= 1000
 CHAOS       ?= 1000
 CROWD       ?= 200
 FLOOD       ?= 2000
+DIFFERENTIAL ?= 20000
+SEED        ?=
 BENCH       ?=
 PARITY      ?=
 TESTS       ?= ./...
 
 .DEFAULT_GOAL := build
-.PHONY: help build deps check test demo bench parity fuzz storm kill chaos attack flood crowd race docs govulncheck clean
+.PHONY: help build deps check test demo bench parity fuzz storm kill chaos attack flood crowd race differential kernel docs govulncheck clean
 
 help:
 	@echo 'make build        bin/bpfbroker, static'
@@ -41,6 +43,8 @@ help:
 	@echo 'make flood        a workload that does its worst, beside another; FLOOD=$(FLOOD) calls'
 	@echo 'make crowd        CROWD=$(CROWD) workloads at once'
 	@echo 'make race         all tests with the race detector, in the binary, too'
+	@echo 'make kernel       end-to-end tests under Debian'"'"'s kernel, in QEMU: docs/results/kernel-6.1.md'
+	@echo 'make differential  DIFFERENTIAL=$(DIFFERENTIAL) generated requests, natively and brokered'
 	@echo 'make docs         docs/commands.md and docs/confine.md, from the code'
 	@echo 'make govulncheck  known vulnerabilities in what we depend on'
 	@echo 'make clean        remove bin/ and build/'
@@ -96,9 +100,17 @@ flood: build
 crowd: build
 	BPFBROKER_CROWD=$(CROWD) go test -v -count 1 -timeout 0 -run '^TestCrowd' ./e2e
 
+# A difference prints its seed, and is kept in e2e/testdata/differential: SEED=N repeats it.
+differential: build
+	BPFBROKER_DIFFERENTIAL=$(DIFFERENTIAL) BPFBROKER_SEED=$(SEED) go test -v -count 1 -timeout 0 -run '^TestDifferentialGenerated$$' ./e2e
+
 race: deps
 	CGO_ENABLED=1 go test -race -p 1 -count 1 $$(go list ./... | grep -v /e2e$$)
 	BPFBROKER_RACE=1 go test -count 1 -timeout 1h ./e2e
+
+# Another image than that of linux-image-cloud-amd64, or other tests: hack/kernel.sh.
+kernel:
+	bash hack/kernel.sh
 
 docs: build
 	bin/bpfbroker commands -o markdown >docs/commands.md.new

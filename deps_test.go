@@ -28,6 +28,7 @@ var mayImport = map[string][]string{
 
 	"internal/arena":      {"internal/sys"},
 	"internal/brokertest": {"abi", "internal/sys"},
+	"internal/generate":   {"abi"},
 
 	"notify":   {"internal/sys"},
 	"request":  {"abi", "internal/arena", "internal/sys"},

@@ -108,6 +108,7 @@ func (p part) uid() part            { p.f.Class = UID; return p }
 func (p part) zeroIsNone() part     { p.f.ZeroIsNone = true; return p }
 func (p part) out() part            { p.f.Dir = Out; return p }
 func (p part) inout() part          { p.f.Dir = InOut; return p }
+func (p part) maybe() part          { p.f.Maybe = true; return p }
 func (p part) since(v string) part  { p.f.Since = v; return p }
 func (p part) fact(n string) part   { p.f.Fact = n; return p }
 func (p part) need(n string) part   { p.f.Need = n; return p }

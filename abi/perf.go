@@ -46,7 +46,7 @@ var PerfEventOpen = func() Row {
 	r := row(Row{Syscall: SyscallPerfEventOpen, Command: NoCommand, Kernel: "perf_event_open", Name: "perf_event_open", Since: "2.6.31", Last: "flags", Host: "CAP_PERFMON",
 		Args:    []string{1: "pid", 2: "cpu", 3: "group_fd", 4: "flags"},
 		Returns: Result{FD: PerfEvent}, Why: "tracepoints, probes and events of a CPU need CAP_PERFMON"},
-		u32("type").enum(EventTypes).fact("perf_event.type"), u32("size").inout(), u64("config").fact("perf_event.config"),
+		u32("type").enum(EventTypes).fact("perf_event.type"), u32("size").inout().maybe(), u64("config").fact("perf_event.config"),
 		u64("sample_period"), u64("sample_type"), u64("read_format"), u64("bits"), u32("wakeup_events"), u32("bp_type"),
 		union(
 			[]part{u64("config1").when(probe(NoProbe))},

@@ -94,6 +94,11 @@ type Field struct {
 
 	Buffer *Buffer // Pointer: what it points to
 
+	// Maybe marks an output that a call which succeeds may leave as it was. All
+	// others are written then, also with the value that they had: into read-only
+	// memory, that is EFAULT.
+	Maybe bool
+
 	// When holds the conditions under which the kernel reads or writes the
 	// field: any one of them suffices; none means always. A field whose
 	// condition doesn't hold is performed with the application's value, unless it

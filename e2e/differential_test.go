@@ -357,7 +357,7 @@ func errnoName(e syscall.Errno) string {
 		"EPERM": syscall.EPERM, "ENOENT": syscall.ENOENT, "EINVAL": syscall.EINVAL, "EFAULT": syscall.EFAULT, "EBADF": syscall.EBADF,
 		"E2BIG": syscall.E2BIG, "ENOSPC": syscall.ENOSPC, "EEXIST": syscall.EEXIST, "EACCES": syscall.EACCES, "ENODEV": syscall.ENODEV,
 		"EOPNOTSUPP": syscall.EOPNOTSUPP, "ENOTSUPP": 524, "ESRCH": syscall.ESRCH, "EBUSY": syscall.EBUSY, "ENOMEM": syscall.ENOMEM,
-		"ENOTDIR": syscall.ENOTDIR, "ENAMETOOLONG": syscall.ENAMETOOLONG, "EMFILE": syscall.EMFILE, "ERANGE": syscall.ERANGE, "ENOSYS": syscall.ENOSYS,
+		"ENOTDIR": syscall.ENOTDIR, "ENAMETOOLONG": syscall.ENAMETOOLONG, "EMFILE": syscall.EMFILE, "ERANGE": syscall.ERANGE, "ENOSYS": syscall.ENOSYS, "ENOTTY": syscall.ENOTTY,
 	} {
 		if n == e {
 			return name

@@ -7,7 +7,7 @@
 # It fails where another test fails than those that hack/kernel-differences.txt explains.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-tests=${1:-^TestDifferential}
+tests=${1:-^Test(Differential|Targets|NativeTargets|Racing|Filters|Denied|Loader|KilledAtEachStep|WorkerKilled|DaemonKilled|Upgrade|LinksOf|NextIDShort|CreatedByUID|CgroupIterator)}
 
 need=(qemu-system-x86 qemu-system-common busybox-static cpio)
 dpkg -s "${need[@]}" >/dev/null 2>&1 || apt-get install -y --no-install-recommends "${need[@]}"
@@ -63,7 +63,7 @@ sleep 60
 EOF
 (cd "$dir/initrd" && find . | cpio -o -H newc --quiet | gzip -1) >"$dir/initrd.gz"
 
-/usr/lib/qemu/virtiofsd --socket-path="$dir/fs" -o source=/ -o cache=always -o no_posix_lock -f >"$dir/fs.log" 2>&1 &
+/usr/lib/qemu/virtiofsd --socket-path="$dir/fs" -o source=/ -o cache=always -o no_posix_lock -o sandbox=chroot -f >"$dir/fs.log" 2>&1 &
 fs=$!
 for _ in $(seq 100); do
 	[ -S "$dir/fs" ] && break
@@ -76,7 +76,7 @@ qemu-system-x86_64 -nodefaults -no-reboot -display none -serial stdio -accel tcg
 	-kernel "$dir"/kernel/boot/vmlinuz-* -initrd "$dir/initrd.gz" -append "console=ttyS0 quiet loglevel=3 panic=-1" \
 	</dev/null | tr -d '\r' | tee "$dir/out" | grep --line-buffered -E '^(kernel |=== RUN|ok|FAIL|panic)' || true
 
-grep -E '^kernel ' "$dir/out" || { echo "kernel: the guest didn't start:"; tail -20 "$dir/out" "$dir/fs.log"; exit 1; }
+grep -E '^kernel ' "$dir/out" || { echo "kernel: the guest didn't start:"; tail -n 20 "$dir/out" "$dir/fs.log"; exit 1; }
 cp "$dir/out" build/kernel/out.txt
 passed=$(grep -cE '^ *--- PASS' "$dir/out" || true)
 grep -oE '^ *--- FAIL: [^ ]+' "$dir/out" | awk '{ print $3 }' | sort -u >"$dir/failed" || true

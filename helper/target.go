@@ -108,6 +108,9 @@ func (c *target) Take(n int) (abi.Object, sys.Errno) {
 		}
 		return kind, e
 	}
+	if e := c.own.Vacate(n); e != 0 {
+		return 0, e
+	}
 	return 0, sys.EBADF
 }
 

@@ -106,8 +106,8 @@ func (p *Performer) buffer(b *request.Buffer, q *request.Request) ([]byte, sys.E
 	return out, 0
 }
 
-// structure copies what the kernel reads of a structure that it also writes: not
-// what it only writes, and no pointer, which are set later. Of the padding at the
+// structure copies a structure that the kernel reads and writes: no pointer, which are
+// set later. Of the padding at the
 // end, where no pointer has room, some kernels want it zero.
 func structure(q *request.Request, b *request.Buffer, out []byte) {
 	end := uint32(0)
@@ -119,9 +119,10 @@ func structure(q *request.Request, b *request.Buffer, out []byte) {
 	}
 	for i := range q.Info.Fields {
 		f := &q.Info.Fields[i]
-		// Only what is live: other numbers might be half of a pointer.
-		if f.Class != abi.Pointer && f.Dir != abi.Out && f.Live(q.Selector) && int(f.Offset+f.Size) <= len(out) {
-			copy(out[f.Offset:f.Offset+f.Size], b.Data[f.Offset:])
+		// Only what is live: other numbers might be half of a pointer. What the kernel has
+		// nothing to say about it gives back; but the id tells whether it said anything.
+		if f.Class != abi.Pointer && f.Name != "id" && f.Live(q.Selector) && int(f.Offset) < len(out) {
+			copy(out[f.Offset:min(int(f.Offset+f.Size), len(out))], b.Data[f.Offset:])
 		}
 	}
 	for i := range q.Info.Fields {

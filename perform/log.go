@@ -122,12 +122,13 @@ func LogLength(q *request.Request, r *Result) int {
 }
 
 // Untouched says whether the kernel left an output field of the attribute as it
-// was before the call, or wrote what was there. Of a log's true size it writes as
-// much as the caller has room for, and with a token we may have said more than the
-// application has.
+// was before the call, or wrote what was there in a call that failed. Of a log's true
+// size it writes as much as the caller has room for, and with a token we may have said
+// more than the application has.
 func Untouched(q *request.Request, r *Result, f *abi.Field) bool {
-	if log := logOf(q); log != nil && f == log.true && (f.Uint(r.Attr) == unwritten || q.Size < f.Offset+f.Size) {
-		return true
+	if log := logOf(q); log != nil && f == log.true {
+		return f.Uint(r.Attr) == unwritten || q.Size < f.Offset+f.Size
 	}
-	return f.Uint(r.Attr) == f.Uint(q.Attr)
+	written := r.Errno == 0 && !f.Maybe
+	return !written && f.Uint(r.Attr) == f.Uint(q.Attr)
 }

@@ -30,12 +30,26 @@ func perfEventOpen(q *request.Request, r *Result) (int, sys.Errno) {
 	return fd, e
 }
 
-// perfSetBPF makes the ioctl() that attaches a program to a perf event. Another file
-// than that doesn't take the request; ours may be anything behind a number.
-func perfSetBPF(q *request.Request) (int, sys.Errno) {
+// perfEvent is the fd of an ioctl()'s perf event. Another file than that doesn't take
+// the request; and behind a number at which the target has none may be one of ours.
+func perfEvent(q *request.Request) (int, sys.Errno) {
 	fd := int(int32(q.Field("fd")))
-	if f := q.File(fd); f != nil && f.Err == 0 && f.Kind != abi.PerfEvent {
-		return 0, sys.ENOTTY
+	if f := q.File(fd); f != nil {
+		if f.Err != 0 {
+			return fd, f.Err
+		}
+		if f.Kind != abi.PerfEvent {
+			return fd, sys.ENOTTY
+		}
+	}
+	return fd, 0
+}
+
+// perfSetBPF makes the ioctl() that attaches a program to a perf event.
+func perfSetBPF(q *request.Request) (int, sys.Errno) {
+	fd, e := perfEvent(q)
+	if e != 0 {
+		return 0, e
 	}
 	return 0, sys.PerfSetBPF(fd, int(int32(q.Field("prog_fd"))))
 }
@@ -43,9 +57,9 @@ func perfSetBPF(q *request.Request) (int, sys.Errno) {
 // perfQueryBPF makes the ioctl() that asks for programs: in one piece, what the
 // request has in two.
 func (p *Performer) perfQueryBPF(q *request.Request, r *Result) (int, sys.Errno) {
-	fd := int(int32(q.Field("fd")))
-	if f := q.File(fd); f != nil && f.Err == 0 && f.Kind != abi.PerfEvent {
-		return 0, sys.ENOTTY
+	fd, e := perfEvent(q)
+	if e != 0 {
+		return 0, e
 	}
 	if q.Size == 0 {
 		return 0, sys.PerfQueryBPF(fd, sys.FaultAddr)
@@ -60,7 +74,7 @@ func (p *Performer) perfQueryBPF(q *request.Request, r *Result) (int, sys.Errno)
 	}
 	copy(query, r.Attr[:abi.PerfQuerySize])
 	copy(query[abi.PerfQuerySize:], ids)
-	e := sys.PerfQueryBPF(fd, sys.Addr(query))
+	e = sys.PerfQueryBPF(fd, sys.Addr(query))
 	copy(r.Attr, query[:abi.PerfQuerySize])
 	copy(ids, query[abi.PerfQuerySize:])
 	return 0, e

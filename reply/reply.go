@@ -113,7 +113,19 @@ func output(m Memory, q *request.Request, r *perform.Result, f *abi.Field) sys.E
 	if perform.Untouched(q, r, f) {
 		return 0
 	}
-	return write(m, q.Addr+uint64(f.Offset), now)
+	return number(m, q.Addr+uint64(f.Offset), now)
+}
+
+// number writes a number, which the kernel writes as a whole or not at all
+// (put_user): so the byte in another page, if there is one, goes first.
+func number(m Memory, addr uint64, p []byte) sys.Errno {
+	last := len(p) - 1
+	if addr/abi.PageSize != (addr+uint64(last))/abi.PageSize {
+		if e := write(m, addr+uint64(last), p[last:]); e != 0 {
+			return e
+		}
+	}
+	return write(m, addr, p)
 }
 
 // buffer writes one buffer back, after those that it points to.
@@ -153,7 +165,28 @@ func buffer(m Memory, q *request.Request, r *perform.Result, i int) sys.Errno {
 		return 0
 	}
 	n := min(len(out), int(q.Row.Field("info_len").Uint(r.Attr)))
+	if q.Info == &abi.LinkInfo {
+		echo(q, b.Data, out[:n])
+	}
 	return write(m, b.Addr, out[:n])
+}
+
+// echo puts what the application had in a link's info to where no field of that kind of
+// link is: the kernel copies the structure in and out.
+func echo(q *request.Request, had, out []byte) {
+	live := make([]bool, len(out))
+	for i := range q.Info.Fields {
+		if f := &q.Info.Fields[i]; f.Live(q.Selector) {
+			for o := f.Offset; o < f.Offset+f.Size && int(o) < len(live); o++ {
+				live[o] = true
+			}
+		}
+	}
+	for o := range out {
+		if !live[o] && o < len(had) {
+			out[o] = had[o]
+		}
+	}
 }
 
 // infoWritten says whether the kernel got as far as copying the structure out,

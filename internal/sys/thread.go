@@ -162,6 +162,14 @@ func (t *Thread) Place(pidfd *int, n int) Errno {
 	return e
 }
 
+// Vacate makes sure that nothing of ours sits at number n, where the target has nothing.
+func (t *Thread) Vacate(n int) Errno {
+	if e := t.admit(n); e != 0 {
+		return e
+	}
+	return t.makeRoom(n)
+}
+
 // Put copies *fd, an fd of ours in this table, to number n, as Place does.
 func (t *Thread) Put(fd *int, n int) Errno {
 	if e := t.admit(n); e != 0 {
