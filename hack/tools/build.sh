@@ -26,7 +26,7 @@ cp lib ../../demo/way ../../demo/veth "$dir"
 # bcc compiles with the kernel's headers. There are none for ours, but its tools take
 # those of Debian's, which are in two directories.
 for headers in /usr/src/linux-headers-6.1.0-*-"$(dpkg --print-architecture)"; do
-	mkdir -p "$dir/kheaders"
+	rm -rf "$dir/kheaders"; mkdir "$dir/kheaders"
 	cp -rs "${headers%-*}-common/." "$dir/kheaders"
 	cp -rsf "$headers"/{include,arch} "$dir/kheaders"
 	break

@@ -7,9 +7,11 @@ int sockets(struct bpf_iter__tcp *ctx)
 	static const char format[] = "port %d\n";
 	__u64 port;
 
-	if (!ctx->sk_common)
+	struct sock_common *sk = ctx->sk_common;
+
+	if (!sk)
 		return 0;
-	port = ctx->sk_common->skc_num;
+	port = sk->skc_num;
 	bpf_seq_printf(ctx->meta->seq, format, sizeof(format), &port, sizeof(port));
 	hit();
 	return 0;

@@ -3,7 +3,7 @@
 
 __attribute__((noinline)) int decide(struct xdp_md *ctx)
 {
-	volatile int verdict = XDP_PASS;
+	volatile int verdict = ctx->data < ctx->data_end ? XDP_PASS : XDP_DROP;
 
 	return verdict;
 }

@@ -119,6 +119,17 @@ static void read_iterator(struct bpf_link *link)
 	close(fd);
 }
 
+// run runs a program that is attached to nothing.
+static void run(struct bpf_program *prog)
+{
+	LIBBPF_OPTS(bpf_test_run_opts, opts);
+	int err = bpf_prog_test_run_opts(bpf_program__fd(prog), &opts);
+
+	if (err)
+		fail(err, "run", bpf_program__name(prog));
+	printf("returned %d\n", opts.retval);
+}
+
 static void attach(struct bpf_object *obj, struct bpf_program *prog)
 {
 	const char *name = bpf_program__name(prog);
@@ -126,7 +137,7 @@ static void attach(struct bpf_object *obj, struct bpf_program *prog)
 	struct bpf_link *link = NULL;
 	int err;
 
-	if (!bpf_program__autoattach(prog))
+	if (!bpf_program__autoattach(prog) || is(prog, "raw_tp")) // the latter is for tail calls
 		return;
 	switch ((int)bpf_program__type(prog)) {
 	case BPF_PROG_TYPE_CGROUP_SKB:
@@ -154,6 +165,9 @@ static void attach(struct bpf_object *obj, struct bpf_program *prog)
 		return;
 	case BPF_PROG_TYPE_PERF_EVENT:
 		attach_clock(prog);
+		return;
+	case BPF_PROG_TYPE_SYSCALL:
+		run(prog);
 		return;
 	case PROG_TYPE_NETFILTER:
 		attr.attach_type = ATTACH_NETFILTER;
@@ -183,6 +197,8 @@ static void attach(struct bpf_object *obj, struct bpf_program *prog)
 		read_iterator(link);
 }
 
+static struct bpf_link *registered; // which would outlive us
+
 void attach_all(struct bpf_object *obj)
 {
 	struct bpf_program *prog;
@@ -192,6 +208,14 @@ void attach_all(struct bpf_object *obj)
 		if (bpf_program__type(prog) != BPF_PROG_TYPE_STRUCT_OPS)
 			attach(obj, prog);
 	bpf_object__for_each_map(map, obj)
-		if (bpf_map__type(map) == BPF_MAP_TYPE_STRUCT_OPS && !bpf_map__attach_struct_ops(map))
-			fail(errno, "register", bpf_map__name(map));
+		if (bpf_map__type(map) == BPF_MAP_TYPE_STRUCT_OPS) {
+			registered = bpf_map__attach_struct_ops(map);
+			if (!registered)
+				fail(errno, "register", bpf_map__name(map));
+		}
+}
+
+void detach_all(void)
+{
+	bpf_link__destroy(registered);
 }

@@ -57,5 +57,6 @@ int main(int argc, char **argv)
 		run_command(argv + 2);
 	show_events();
 	show_globals(obj);
+	detach_all();
 	return 0;
 }

@@ -19,6 +19,9 @@ void before_load(struct bpf_object *obj);
 // namespace, the map sock_map.
 void attach_all(struct bpf_object *obj);
 
+// detach_all takes back what would outlive the process.
+void detach_all(void);
+
 // feed_events puts three numbers into the user ring buffer user_events.
 void feed_events(struct bpf_object *obj);
 

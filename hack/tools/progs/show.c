@@ -80,9 +80,11 @@ void show_globals(struct bpf_object *obj)
 	sec = btf__type_by_id(btf, id);
 	bpf_object__for_each_map(map, obj) {
 		size_t size;
-		const char *data = bpf_map__initial_value(map, &size);
+		static char data[65536]; // which libbpf has mapped for skeletons alone
+		__u32 zero = 0;
 
-		if (!data || !strstr(bpf_map__name(map), ".bss"))
+		if (!bpf_map__initial_value(map, &size) || !strstr(bpf_map__name(map), ".bss") || size > sizeof(data) ||
+		    bpf_map_lookup_elem(bpf_map__fd(map), &zero, data))
 			continue;
 		var = btf_var_secinfos(sec);
 		for (int i = 0; i < btf_vlen(sec); i++, var++) {
