@@ -263,18 +263,23 @@ func (t *server) made(fd int) {
 func (t *server) serve(seq uint32) error {
 	defer t.mem.Reset()
 	q, e := t.reader.Read(&t.call, t.call.Call.Call)
-	defer func() {
+	// Before the answer: an application that closes its only fd of a link finds the link
+	// gone.
+	drop := func() {
 		for _, f := range t.reader.Taken() {
 			t.own.Clear(f.N)
 		}
-	}()
+		t.call.drop()
+	}
 	if e == 0 && !t.allows(q) {
 		e = sys.EPERM
 	}
 	if e != 0 {
+		drop()
 		return t.answer(seq, &perform.Result{FD: -1, Errno: e})
 	}
 	r := t.performer.Do(q, &t.call, perform.Quiet, nil)
+	drop()
 	err := t.answer(seq, withoutAddresses(q, r))
 	if r.FD >= 0 {
 		sys.Close(r.FD)

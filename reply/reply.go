@@ -113,7 +113,11 @@ func output(m Memory, q *request.Request, r *perform.Result, f *abi.Field) sys.E
 	if perform.Untouched(q, r, f) {
 		return 0
 	}
-	return number(m, q.Addr+uint64(f.Offset), now)
+	e := number(m, q.Addr+uint64(f.Offset), now)
+	if q.Syscall == abi.SyscallPerfEventOpen {
+		return 0 // perf_copy_attr doesn't look whether it could be written
+	}
+	return e
 }
 
 // number writes a number, which the kernel writes as a whole or not at all

@@ -77,23 +77,6 @@ func (r *Request) Attr() (addr uint64, size uint32) {
 	return 0, 0
 }
 
-// Names says whether the number is among the request's: an argument, or a word in its memory.
-func (r *Request) Names(n uint32) bool {
-	for _, a := range r.Args {
-		if uint32(a) == n {
-			return true
-		}
-	}
-	for _, p := range r.Pieces {
-		for o := 0; o+4 <= len(p.Data); o++ {
-			if uint32(abi.Uint(p.Data, uint32(o), 4)) == n {
-				return true
-			}
-		}
-	}
-	return false
-}
-
 // Clone is a copy that shares nothing.
 func (r *Request) Clone() *Request {
 	c := *r
