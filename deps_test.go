@@ -27,6 +27,7 @@ var mayImport = map[string][]string{
 	"internal/arena":      {"internal/sys"},
 	"internal/brokertest": {"abi", "internal/sys"},
 
+	"loader":   {"abi", "internal/sys"},
 	"notify":   {"internal/sys"},
 	"request":  {"abi", "internal/arena", "internal/sys"},
 	"inspect":  {"abi", "facts", "request"},

@@ -2,6 +2,7 @@ package loader
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 
 	"github.com/bpfbroker/bpfbroker/abi"
@@ -68,7 +69,7 @@ func (r *run) mapLookupElem(a [5]uint64) (uint64, error) {
 			return 0, noMemory(4, a[1])
 		}
 		if m.Value == nil {
-			return 0, fmt.Errorf("a map that isn't an array of one element")
+			return 0, errors.New("a map that isn't an array of one element")
 		}
 		if get(key) != 0 {
 			return 0, nil

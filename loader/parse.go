@@ -1,6 +1,9 @@
 package loader
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
 const (
 	// MaxInsns is BPF_COMPLEXITY_LIMIT_INSNS, the most instructions that BPF_PROG_LOAD
@@ -125,7 +128,7 @@ func writesDst(in insn) bool {
 	return false
 }
 
-var errUnknown = fmt.Errorf("no instruction that loaders have")
+var errUnknown = errors.New("no instruction that loaders have")
 
 func checkALU(in insn) error {
 	wide := in.class() == classALU64
@@ -194,7 +197,7 @@ func (p *Program) checkWide(i int, in insn) error {
 		return errUnknown
 	}
 	if i+1 == len(p.insns) || p.insns[i+1].code != 0 {
-		return fmt.Errorf("has no second half")
+		return errors.New("has no second half")
 	}
 	ref := MapRef{N: in.imm}
 	switch in.src {

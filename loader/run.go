@@ -34,7 +34,7 @@ type run struct {
 // frame is what a function that calls another finds again.
 type frame struct {
 	saved [5]uint64 // r6 to r10
-	pc    int // of the call
+	pc    int       // of the call
 }
 
 // The regions of map i.
