@@ -18,8 +18,8 @@ func fuzzSeeds(f *testing.F, add func(code, ctx, value []byte)) {
 		add(assemble(f, c.program()), c.context(), nil)
 	}
 	for n := range uint64(8) {
-		insns, ctx := generate(1, n)
-		add(assemble(f, insns), ctx, nil)
+		insns, ctx, value := generate(1, n, mapFD)
+		add(assemble(f, insns), ctx, value)
 	}
 	for _, name := range loaders {
 		l := readLoader(f, name)

@@ -11,12 +11,16 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+
+	"github.com/bpfbroker/bpfbroker/internal/sys"
 )
 
 // What generated programs have: numbers in r0 to r5, r7 and r8, the address of the context
-// in r6, a loop's counter in r9, and at the end of each stack frame slots of 8 bytes.
+// in r6, a loop's counter in r9, at the end of each stack frame slots of 8 bytes, and the
+// value of a map.
 const (
 	ctxWords   = 8
+	valueWords = 4
 	stackSlots = 8
 	stackStart = -8 * stackSlots
 )
@@ -31,6 +35,7 @@ type generator struct {
 	out      asm.Instructions
 	labels   int
 	branches int // still allowed
+	valueFD  int // of a map with a value of valueWords
 	// callees are functions that the code may call; they come after it.
 	callees []string
 }
@@ -105,7 +110,7 @@ func (g *generator) function(name string, callees ...string) {
 // steps emits n steps; only where they aren't nested may they be loops or calls.
 func (g *generator) steps(n int, outer bool) {
 	for range n {
-		switch k := g.IntN(16); {
+		switch k := g.IntN(17); {
 		case k < 6:
 			g.alu()
 		case k < 8:
@@ -116,6 +121,8 @@ func (g *generator) steps(n int, outer bool) {
 			g.atomic()
 		case k < 14 && g.branches > 0:
 			g.branch()
+		case k == 16:
+			g.value()
 		case k == 14 && outer:
 			g.loop()
 		case k == 15 && outer && len(g.callees) > 0:
@@ -196,6 +203,27 @@ func (g *generator) atomic() {
 	g.emit(op.Mem(asm.R10, g.number(), size, at))
 }
 
+// value emits what is done with a map's value, through a register that has no number
+// meanwhile.
+func (g *generator) value() {
+	at, with, size := g.number(), g.number(), pick(g, asm.Word, asm.DWord)
+	for with == at {
+		with = g.number()
+	}
+	off := g.aligned(0, valueWords, size)
+	g.emit(
+		asm.LoadMapValue(at, g.valueFD, 0),
+		pick(g,
+			asm.LoadMem(with, at, off, size),
+			asm.LoadMemSX(with, at, off, asm.Half),
+			asm.LoadAcquire(with, at, size, off),
+			asm.StoreMem(at, off, with, size),
+			asm.StoreRelease(at, with, size, off),
+			asm.Xchg.Mem(at, with, size, off),
+			asm.FetchAdd.Mem(at, with, size, off)),
+		asm.LoadImm(at, g.imm64(), asm.DWord))
+}
+
 // branch emits a condition, what is done where it isn't met, and else something else.
 func (g *generator) branch() {
 	g.branches--
@@ -234,27 +262,46 @@ func (g *generator) call(name string) {
 	}
 }
 
-// generate makes a program, and a context for it.
-func generate(seed, n uint64) (asm.Instructions, []byte) {
-	g := &generator{Rand: rand.New(rand.NewPCG(seed, n))}
+// generate makes a program, a context for it, and what the map's value is before.
+func generate(seed, n uint64, valueFD int) (insns asm.Instructions, ctx, value []byte) {
+	g := &generator{Rand: rand.New(rand.NewPCG(seed, n)), valueFD: valueFD}
 	g.function("", "f", "g")
 	g.function("f", "g")
 	g.function("g")
-	ctx := make([]byte, 8*(ctxWords+len(numbers)+stackSlots))
-	for n := 0; n < len(ctx); n += 8 {
-		binary.LittleEndian.PutUint64(ctx[n:], uint64(g.imm64()))
+	// Some do without the value. So that all have the map:
+	g.out = append(asm.Instructions{asm.LoadMapValue(asm.R0, valueFD, 0)}, g.out...)
+	words := func(n int) []byte {
+		var b []byte
+		for range n {
+			b = binary.LittleEndian.AppendUint64(b, uint64(g.imm64()))
+		}
+		return b
 	}
-	return g.out, ctx
+	return g.out, words(ctxWords + len(numbers) + stackSlots), words(valueWords)
+}
+
+func newArray(t *testing.T, size uint32) *ebpf.Map {
+	t.Helper()
+	m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: size, MaxEntries: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { m.Close() })
+	return m
 }
 
 // A program does what it does in the kernel: it returns the same, and leaves the same in
-// the context.
+// the context and in a map's value.
 func TestDifferential(t *testing.T) {
 	needRoot(t)
 	const programs = 4000
+	m := newArray(t, 8*valueWords)
 	seed, accepted := rand.Uint64(), 0
 	for n := range uint64(programs) {
-		insns, ctx := generate(seed, n)
+		insns, ctx, value := generate(seed, n, m.FD())
+		if err := m.Put(uint32(0), value); err != nil {
+			t.Fatal(err)
+		}
 		wantRet, want, err := native(insns, ctx)
 		var refused *ebpf.VerifierError
 		if errors.As(err, &refused) {
@@ -265,13 +312,109 @@ func TestDifferential(t *testing.T) {
 			t.Fatal(err)
 		}
 		accepted++
-		ret, err := parse(t, insns).Run(ctx, nil, &fakeEnv{})
-		if err != nil || ret != wantRet || !bytes.Equal(ctx, want) {
-			t.Errorf("seed %d, program %d: got %#x, %v, context\n%x\nwanted %#x, context\n%x\n%v", seed, n, ret, err, ctx, wantRet, want, insns)
+		wantValue, err := m.LookupBytes(uint32(0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ret, err := parse(t, insns).Run(ctx, []Map{{Value: value}}, &fakeEnv{})
+		if err != nil || ret != wantRet || !bytes.Equal(ctx, want) || !bytes.Equal(value, wantValue) {
+			t.Errorf("seed %d, program %d: got %#x, %v, context and value\n%x\n%x\nwanted %#x\n%x\n%x\n%v",
+				seed, n, ret, err, ctx, value, wantRet, want, wantValue, insns)
 		}
 	}
 	t.Logf("the kernel accepted %d of %d", accepted, programs)
 	if accepted < programs*9/10 {
 		t.Errorf("the kernel accepted %d programs of %d: too few to say much", accepted, programs)
 	}
+}
+
+// Helpers answer as the kernel's do, as far as that doesn't depend on the kernel.
+func TestHelpersOfKernel(t *testing.T) {
+	needRoot(t)
+	m := newArray(t, 8)
+	const name = 0x657965_6d616e // "name", 0: "ey"
+	for _, c := range []struct {
+		name string
+		id   asm.BuiltinFunc
+		args []argument
+		want sys.Errno
+	}{
+		{"sys_bpf, a test run", asm.FnSysBpf, []argument{imm(10), stack(-8), imm(8)}, sys.EINVAL},
+		{"sys_bpf, a lookup", asm.FnSysBpf, []argument{imm(1), stack(-8), imm(8)}, sys.EINVAL},
+		{"sys_bpf, -1", asm.FnSysBpf, []argument{imm(-1), stack(-8), imm(8)}, sys.EINVAL},
+		{"sys_close", asm.FnSysClose, []argument{imm(-1)}, sys.EBADF},
+		{"btf_find, no NUL", asm.FnBtfFindByNameKind, []argument{stack(-8), imm(4), imm(12), imm(0)}, sys.EINVAL},
+		{"btf_find, 1 byte", asm.FnBtfFindByNameKind, []argument{stack(-8), imm(1), imm(12), imm(0)}, sys.EINVAL},
+		{"btf_find, flags", asm.FnBtfFindByNameKind, []argument{stack(-8), imm(8), imm(12), imm(1)}, sys.EINVAL},
+		{"btf_find", asm.FnBtfFindByNameKind, []argument{stack(-8), imm(8), imm(12), imm(0)}, sys.ENOENT},
+		{"kallsyms", asm.FnKallsymsLookupName, []argument{stack(-8), imm(8), imm(0), stack(-16)}, sys.ENOENT},
+		{"kallsyms, flags", asm.FnKallsymsLookupName, []argument{stack(-8), imm(8), imm(1), stack(-16)}, sys.EINVAL},
+		{"kallsyms, no NUL", asm.FnKallsymsLookupName, []argument{stack(-8), imm(4), imm(0), stack(-16)}, sys.EINVAL},
+		{"kallsyms, nothing", asm.FnKallsymsLookupName, []argument{stack(-8), imm(0), imm(0), stack(-16)}, sys.EINVAL},
+		{"probe_read", asm.FnProbeReadKernel, []argument{stack(-16), imm(7), stack(-8)}, 0},
+		{"probe_read of 0", asm.FnProbeReadKernel, []argument{stack(-16), imm(7), imm(0)}, sys.ERANGE},
+		{"probe_read of kernel memory", asm.FnProbeReadKernel, []argument{stack(-16), imm(7), imm(-1 << 20)}, sys.EFAULT},
+		{"probe_read of nothing at 0", asm.FnProbeReadKernel, []argument{stack(-16), imm(0), imm(0)}, sys.ERANGE},
+		{"probe_read of nothing", asm.FnProbeReadKernel, []argument{stack(-16), imm(0), stack(-8)}, 0},
+		{"copy_from_user of 0", asm.FnCopyFromUser, []argument{stack(-16), imm(7), imm(0)}, sys.EFAULT},
+		{"copy_from_user of nothing", asm.FnCopyFromUser, []argument{stack(-16), imm(0), imm(0)}, 0},
+		{"lookup of element 1", asm.FnMapLookupElem, []argument{mapPtr(m.FD()), stack(-8)}, 0},
+	} {
+		// The context is what r0 and the stack are in the end.
+		insns := asm.Instructions{
+			asm.Mov.Reg(asm.R6, asm.R1),
+			asm.LoadImm(asm.R0, name, asm.DWord),
+			asm.StoreMem(asm.R10, -8, asm.R0, asm.DWord),
+			storeImm(asm.R10, -16, -1, asm.DWord),
+		}
+		for i, put := range c.args {
+			insns = append(insns, put(asm.R1+asm.Register(i))...)
+		}
+		insns = append(insns,
+			c.id.Call(),
+			asm.StoreMem(asm.R6, 0, asm.R0, asm.DWord),
+			asm.LoadMem(asm.R0, asm.R10, -8, asm.DWord),
+			asm.StoreMem(asm.R6, 8, asm.R0, asm.DWord),
+			asm.LoadMem(asm.R0, asm.R10, -16, asm.DWord),
+			asm.StoreMem(asm.R6, 16, asm.R0, asm.DWord),
+			asm.Mov.Imm(asm.R0, 0),
+			asm.Return())
+		_, want, err := native(insns, make([]byte, 24))
+		if err != nil {
+			t.Errorf("%s: %+v", c.name, err)
+			continue
+		}
+		p := parse(t, insns)
+		maps := make([]Map, len(p.Maps()))
+		for i := range maps {
+			maps[i].Value = make([]byte, 8)
+		}
+		got := make([]byte, 24)
+		_, err = p.Run(got, maps, &fakeEnv{
+			sysClose: func(int32) sys.Errno { return sys.EBADF },
+			btfFind:  func(string, uint32) (uint32, int32, sys.Errno) { return 0, 0, sys.ENOENT },
+			kallsyms: func(string) (uint64, sys.Errno) { return 0, sys.ENOENT },
+			readUser: func(uint64, []byte) (int, sys.Errno) { return 0, sys.EFAULT },
+		})
+		if ret := int64(binary.LittleEndian.Uint64(got)); err != nil || !bytes.Equal(got, want) || ret != -int64(c.want) {
+			t.Errorf("%s: got %x, %v, wanted %x and %v", c.name, got, err, want, c.want)
+		}
+	}
+}
+
+// argument puts an argument of a helper into its register.
+type argument func(asm.Register) asm.Instructions
+
+func imm(v int32) argument {
+	return func(r asm.Register) asm.Instructions { return asm.Instructions{asm.Mov.Imm(r, v)} }
+}
+
+func stack(off int32) argument {
+	return func(r asm.Register) asm.Instructions {
+		return asm.Instructions{asm.Mov.Reg(r, asm.R10), asm.Add.Imm(r, off)}
+	}
+}
+
+func mapPtr(fd int) argument {
+	return func(r asm.Register) asm.Instructions { return asm.Instructions{asm.LoadMapPtr(r, fd)} }
 }
