@@ -14,12 +14,12 @@ import (
 // words of the context in r0 and r1 and its address in r9, so that the verifier can't
 // compute the result. More are the functions that they call.
 type insnCase struct {
-	name     string
-	r0, r1   uint64
-	code     asm.Instructions
-	more     asm.Instructions
-	want     uint64
-	unlikely bool // the verifier refuses it, though it is defined
+	name    string
+	r0, r1  uint64
+	code    asm.Instructions
+	more    asm.Instructions
+	want    uint64
+	refused bool // by the verifier, though it is defined
 }
 
 func (c *insnCase) program() asm.Instructions {
@@ -37,7 +37,7 @@ func (c *insnCase) program() asm.Instructions {
 	return append(insns, c.more...)
 }
 
-// context has its words counted from its end, beside the two of the case.
+// context begins with the two words of the case; the rest is there to be overwritten.
 func (c *insnCase) context() []byte {
 	ctx := make([]byte, 64)
 	for i := range ctx {
@@ -126,9 +126,9 @@ func aluCases() []insnCase {
 		{asm.MovSX32, 0, 0x80000000, 0xffffffff_80000000, 0},
 		{asm.MovSX32, ones, 0x1_7fffffff, 0x7fffffff, 0},
 	} {
-		add := func(how string, in asm.Instruction, want uint64, unlikely bool) {
+		add := func(how string, in asm.Instruction, want uint64, refused bool) {
 			name := fmt.Sprintf("%v %s of %#x, %#x", c.op, how, c.d, c.s)
-			all = append(all, insnCase{name: name, r0: c.d, r1: c.s, code: asm.Instructions{in}, want: want, unlikely: unlikely})
+			all = append(all, insnCase{name: name, r0: c.d, r1: c.s, code: asm.Instructions{in}, want: want, refused: refused})
 		}
 		add("reg", c.op.Reg(asm.R0, asm.R1), c.want64, false)
 		if c.op == asm.MovSX32 {
@@ -369,7 +369,7 @@ func flowCases() []insnCase {
 			asm.Ja.Label("out"),
 			asm.Ja.Label("back").WithSymbol("forth"),
 		}},
-		{name: "a loop", r0: 0, want: 45, code: asm.Instructions{
+		{name: "a loop", want: 45, code: asm.Instructions{
 			asm.Mov.Imm(asm.R0, 0),
 			asm.Mov.Imm(asm.R2, 9),
 			asm.Add.Reg(asm.R0, asm.R2).WithSymbol("again"),
@@ -457,7 +457,7 @@ func TestInstructions(t *testing.T) {
 func TestInstructionsOfKernel(t *testing.T) {
 	needRoot(t)
 	for _, c := range insnCases() {
-		if c.unlikely {
+		if c.refused {
 			continue
 		}
 		ret, ctx, err := native(c.program(), c.context())
