@@ -30,11 +30,11 @@ var mayImport = map[string][]string{
 	"internal/brokertest": {"abi", "internal/sys"},
 	"internal/generate":   {"abi"},
 
+	"loader":   {"abi", "internal/sys"},
 	"notify":   {"internal/sys"},
 	"request":  {"abi", "internal/arena", "internal/sys"},
 	"inspect":  {"abi", "facts", "request"},
 	"policy":   {"abi", "facts"},
-	"loader":   {"abi", "internal/sys"},
 	"perform":  {"abi", "internal/arena", "internal/sys", "loader", "request"},
 	"reply":    {"abi", "internal/sys", "notify", "perform", "request"},
 	"workload": {"abi", "internal/sys", "ledger", "notify", "perform"},

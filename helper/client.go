@@ -230,9 +230,10 @@ func (c *Client) ask(q *request.Request, r *perform.Result, where perform.Where,
 			k.Args[i] = q.Row.Field(name).Uint(attr)
 		}
 	}
-	k.Call.Size = q.Size
-	size := q.Size
+	size := perform.Whole(q)
+	k.Call.Size = size
 	if q.Syscall == abi.SyscallPerfEventOpen {
+		k.Call.Size = q.Size
 		// What the call is to say of its size, which needn't be all that there is.
 		size = abi.PerfEventAttrSize
 		q.Row.Field("size").Put(attr, uint64(q.Size))
@@ -256,6 +257,7 @@ func (c *Client) receive(q *request.Request, r *perform.Result, seq uint32, sent
 			return err
 		}
 		if n == 1 && c.buf[0] == kindAgain {
+			dropFD(r)
 			if err := again(); err != nil {
 				return err
 			}
@@ -268,20 +270,26 @@ func (c *Client) receive(q *request.Request, r *perform.Result, seq uint32, sent
 			}
 			continue
 		}
-		rest, err := parseAnswer(head.b, &c.answer)
-		if err == nil && c.answer.FD != (len(fds) == 1) {
-			err = fmt.Errorf("an answer with %d fds", len(fds))
+		if len(head.b) == 0 && len(fds) == 1 && r.FD < 0 { // the answer's, which follows
+			r.FD = fds[0]
+			continue
+		}
+		for _, fd := range fds {
+			sys.Close(fd)
+			err = errors.New("an answer with fds")
+		}
+		var rest []byte
+		if err == nil {
+			rest, err = parseAnswer(head.b, &c.answer)
+		}
+		if err == nil && c.answer.FD != (r.FD >= 0) {
+			err = errors.New("an answer without its fd, or with one too many")
 		}
 		if err != nil {
-			for _, fd := range fds {
-				sys.Close(fd)
-			}
+			dropFD(r)
 			return err
 		}
 		a := &c.answer
-		if a.FD {
-			r.FD = fds[0]
-		}
 		r.Errno, r.Value, r.CloseOnExec = a.Errno, int(a.Value), a.CloseOnExec
 		if a.Attr == nil {
 			r.Attr, r.Out = nil, nil
@@ -294,16 +302,21 @@ func (c *Client) receive(q *request.Request, r *perform.Result, seq uint32, sent
 				r.Attr[i] = a.Attr[i]
 			}
 		}
-		switch err := c.outputs(r, seq, rest, end); {
-		case err != errAgain:
+		if err := c.outputs(r, seq, rest, end); err != errAgain {
 			return err
-		case r.FD >= 0:
-			sys.Close(r.FD)
-			r.FD = -1
 		}
+		dropFD(r)
 		if err := again(); err != nil {
 			return err
 		}
+	}
+}
+
+// dropFD closes the fd that came of a call, if there is one.
+func dropFD(r *perform.Result) {
+	if r.FD >= 0 {
+		sys.Close(r.FD)
+		r.FD = -1
 	}
 }
 

@@ -280,11 +280,7 @@ func (t *server) serve(seq uint32) error {
 	}
 	r := t.performer.Do(q, &t.call, perform.Quiet, nil)
 	drop()
-	err := t.answer(seq, withoutAddresses(q, r))
-	if r.FD >= 0 {
-		sys.Close(r.FD)
-	}
-	return err
+	return t.answer(seq, withoutAddresses(q, r))
 }
 
 // allows says whether the worker should have asked for this: a call that it can't make
@@ -352,27 +348,31 @@ func (t *server) answer(seq uint32, r *perform.Result) error {
 		}
 	}
 	number := binary.LittleEndian.AppendUint32(nil, seq)
-	p := appendAnswer(append(t.buf[:0], number...), &a)
-	var fds []int
 	if r.FD >= 0 {
-		fds = []int{r.FD}
+		// It goes first, so that ours is closed when the worker has the answer.
+		err := t.send(number, r.FD)
+		sys.Close(r.FD)
+		if err != nil {
+			return err
+		}
 	}
+	p := appendAnswer(append(t.buf[:0], number...), &a)
 	for i, out := range r.Out {
 		if a.Out == nil || a.Out[i] < 0 {
 			continue
 		}
 		for len(out) > 0 {
 			if len(p) == packetSize {
-				if err := t.send(p, fds...); err != nil {
+				if err := t.send(p); err != nil {
 					return err
 				}
-				p, fds = append(t.buf[:0], number...), nil
+				p = append(t.buf[:0], number...)
 			}
 			n := min(len(out), packetSize-len(p))
 			p, out = append(p, out[:n]...), out[n:]
 		}
 	}
-	return t.send(p, fds...)
+	return t.send(p)
 }
 
 func (t *server) send(p []byte, fds ...int) error {

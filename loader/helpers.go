@@ -102,8 +102,15 @@ func (r *run) dst(addr, n uint64) ([]byte, error) {
 func (r *run) probeReadKernel(a [5]uint64) (uint64, error) {
 	n := uint64(uint32(a[1]))
 	dst, err := r.dst(a[0], n)
-	if err != nil || n == 0 {
+	if err != nil {
 		return 0, err
+	}
+	if int64(a[2]) >= 0 { // user space, whatever the size: copy_from_kernel_nofault_allowed
+		clear(dst)
+		return errno(sys.ERANGE), nil
+	}
+	if n == 0 {
+		return 0, nil
 	}
 	src := r.mem.at(a[2], len(dst), false)
 	if src == nil {

@@ -193,7 +193,7 @@ func (p *Performer) call(q *request.Request, r *Result) (int, sys.Errno) {
 	case abi.ProgGetNextID, abi.MapGetNextID, abi.BTFGetNextID, abi.LinkGetNextID:
 		return p.nextID(q, r)
 	}
-	size := max(p.withToken(q, r), whole(q))
+	size := max(p.withToken(q, r), Whole(q))
 	v, e := sys.BPF(uint32(q.Command), r.Attr, size)
 	// The verifier gives up when a signal is pending, and all of ours are blocked: we
 	// were stopped, and are continued.
@@ -206,10 +206,10 @@ func (p *Performer) call(q *request.Request, r *Result) (int, sys.Errno) {
 	return v, e
 }
 
-// whole is how much of the attribute the kernel is given: what the application gave, and
+// Whole is how much of the attribute the kernel is given: what the application gave, and
 // all of the field in which that ends, which is zero there, if the kernel reads it. Half of a number that we have
 // put in its place would be another: an address of ours, or somebody else's process id.
-func whole(q *request.Request) uint32 {
+func Whole(q *request.Request) uint32 {
 	size := q.Size
 	for i := range q.Row.Fields {
 		f := &q.Row.Fields[i]

@@ -77,6 +77,13 @@ func (r *Request) Attr() (addr uint64, size uint32) {
 	return 0, 0
 }
 
+// Field is what the attribute says of a field.
+func (r *Request) Field(name string) uint64 {
+	at, size := r.Attr()
+	row := r.Row()
+	return row.Field(name).Uint(pad(r.Image().bytes(at, uint64(size)), row.Size))
+}
+
 // Clone is a copy that shares nothing.
 func (r *Request) Clone() *Request {
 	c := *r

@@ -23,6 +23,7 @@ const (
 	EMFILE     = unix.EMFILE
 	ENOSPC     = unix.ENOSPC
 	ENOTTY     = unix.ENOTTY
+	ERANGE     = unix.ERANGE
 	ENOSYS     = unix.ENOSYS
 	EOPNOTSUPP = unix.EOPNOTSUPP
 	EPIPE      = unix.EPIPE
