@@ -22,10 +22,11 @@ DIFFERENTIAL ?= 20000
 SEED        ?=
 BENCH       ?=
 PARITY      ?=
+TOOLS       ?=
 TESTS       ?= ./...
 
 .DEFAULT_GOAL := build
-.PHONY: help build deps check test demo bench parity fuzz storm kill chaos attack flood crowd race differential kernel docs govulncheck clean
+.PHONY: help build deps check test demo bench parity tools fuzz storm kill chaos attack flood crowd race differential kernel docs govulncheck clean
 
 help:
 	@echo 'make build        bin/bpfbroker, static'
@@ -35,6 +36,7 @@ help:
 	@echo 'make test         check, and all tests; TESTS="./filter ./abi" for some'
 	@echo 'make bench        costs of a call, as ratios: docs/results/bench.md'
 	@echo 'make parity       the test suite of cilium/ebpf, brokered: docs/results/parity.md'
+	@echo 'make tools        real tools and programs, each as root and brokered: docs/results/tools.md'
 	@echo 'make fuzz         every fuzz target for FUZZTIME=$(FUZZTIME)'
 	@echo 'make storm        STORM=$(STORM) calls from targets that take signals'
 	@echo 'make kill         KILL_ROUNDS=$(KILL_ROUNDS) rounds of killing targets'
@@ -77,6 +79,12 @@ bench: deps build
 
 parity: build
 	go run ./hack/parity $(PARITY)
+
+# For the other kind of worker: docs/results/tools-capability.md.
+tools: build
+	bash hack/deps.sh tools
+	go run ./hack/tools $(TOOLS)
+	WORKER=capability go run ./hack/tools -report docs/results/tools-capability.md $(TOOLS)
 
 fuzz:
 	bash hack/fuzz.sh $(FUZZTIME)

@@ -24,6 +24,7 @@ var mayImport = map[string][]string{
 	"abi/reference":   {"abi"},
 	"hack/confinedoc": {"confine"},
 	"hack/parity":     {"internal/sys"},
+	"hack/tools":      {"internal/sys"},
 	"bench/driver":    {"internal/sys"},
 
 	"internal/arena":      {"internal/sys"},

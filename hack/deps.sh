@@ -1,6 +1,7 @@
 #!/bin/bash
 # Installs the Debian packages that the build, the tests and the demo need, and
 # nothing when all are there.
+# Usage: deps.sh [tools|kernel]   for make tools or make kernel, too
 set -euo pipefail
 
 packages=(
@@ -14,6 +15,15 @@ packages=(
 	procps             # ps: tests look at processes
 	git make ca-certificates
 )
+
+# make tools
+[ "${1:-}" != tools ] || packages+=(
+	bpfcc-tools libbpf-tools xdp-tools linux-perf
+	linux-headers-amd64 # which bcc compiles with
+	systemtap-sdt-dev   # probes of a program's own
+)
+# make kernel
+[ "${1:-}" != kernel ] || packages+=(qemu-system-x86 qemu-system-common busybox-static cpio)
 
 missing=()
 for p in "${packages[@]}"; do

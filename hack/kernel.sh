@@ -9,8 +9,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 tests=${1:-^Test(Differential|Targets|NativeTargets|Racing|Filters|Denied|Loader|WorkerKilled|DaemonKilled|Upgrade|LinksOf|NextIDShort|CreatedByUID|CgroupIterator)}
 
-need=(qemu-system-x86 qemu-system-common busybox-static cpio)
-dpkg -s "${need[@]}" >/dev/null 2>&1 || apt-get install -y --no-install-recommends "${need[@]}"
+bash hack/deps.sh kernel
 mkdir -p build/kernel
 image=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends:/ { print $2 }')
 compgen -G "build/kernel/${image}_*.deb" >/dev/null || (cd build/kernel && apt-get download "$image")

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/bpfbroker/bpfbroker/internal/sys"
 )
 
 // result is a case, run all ways.
@@ -139,7 +139,8 @@ func markdown(cases []*result) string {
 	var b strings.Builder
 	b.WriteString("# Real tools, three ways\n\n")
 	b.WriteString("Each case is a script that runs an unmodified tool or program, and asserts what it shows: as **root**, natively; as root of a user namespace **without** bpfbroker; and there, **under** `bpfbroker run --policy trusted --net private`. Repeat with `make tools`; the scripts are in [hack/tools/cases](../../hack/tools/cases).\n\n")
-	fmt.Fprintf(&b, "Kernel %s, %s. %s.\n\n", kernelRelease(), time.Now().UTC().Format(time.DateOnly), summary(cases))
+	kind := cmp.Or(os.Getenv("WORKER"), "token")
+	fmt.Fprintf(&b, "Kernel %s, %s, %s worker. %s.\n\n", sys.KernelRelease(), time.Now().UTC().Format(time.DateOnly), kind, summary(cases))
 	b.WriteString("Where a case fails, the first line that says why is shown.\n\n")
 
 	tools, by := group(cases)
@@ -196,13 +197,4 @@ func group(cases []*result) (tools []string, by map[string][]*result) {
 // numbers that differ from run to run.
 func cell(s string) string {
 	return strings.NewReplacer("|", `\|`, "<", "&lt;", "*", `\*`, "_", `\_`).Replace(s)
-}
-
-func kernelRelease() string {
-	var u unix.Utsname
-	if err := unix.Uname(&u); err != nil {
-		fmt.Fprintln(os.Stderr, "tools: uname:", err)
-		return "unknown"
-	}
-	return string(bytes.TrimRight(u.Release[:], "\x00"))
 }
