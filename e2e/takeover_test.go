@@ -313,6 +313,8 @@ func (c *code) answered() string {
 		return out
 	case c.steps[ready].Result == 0:
 		return "no answer"
+	case c.steps[got].Result == 4: // an fd; the answer follows
+		return c.in.code().answered()
 	case c.steps[got].Result >= 8:
 		if e := unix.Errno(binary.LittleEndian.Uint32(c.memory[buf+4:])); e != 0 {
 			return sys.ErrnoName(e)
