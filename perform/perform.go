@@ -218,6 +218,10 @@ func Whole(q *request.Request) uint32 {
 			size = max(size, f.Offset+f.Size)
 		}
 	}
+	if log := logOf(q); log != nil && tellsTrueSize() {
+		// Only this tells how much of the log was written: see LogLength.
+		size = max(size, log.true.Offset+log.true.Size)
+	}
 	return size
 }
 

@@ -36,7 +36,6 @@ type options struct {
 	report   string
 	expected string
 	only     string
-	ways     string
 	timeout  time.Duration
 	jobs     int
 	keep     bool
