@@ -49,8 +49,9 @@ var explanations = []struct {
 	{"no event sends SIGTRAP to another process's thread; the kernel looks at other things first", func(r *generate.Request, native, brokered deed, kind string) bool {
 		return r.Call == "perf_event_open" && !native.OK && brokered.Text == "returns EACCES\n"
 	}},
-	{"the process before this one is another natively, or there is none", func(r *generate.Request, native, brokered deed, kind string) bool {
-		return !native.OK && !brokered.OK && slices.ContainsFunc(r.Refs, func(f generate.Ref) bool { return f.Name == "pid" && f.Add != 0 })
+	{"the process before this one, and that of the lower bytes of its id, is another natively, or there is none", func(r *generate.Request, native, brokered deed, kind string) bool {
+		_, size := r.Attr()
+		return !native.OK && !brokered.OK && slices.ContainsFunc(r.Refs, func(f generate.Ref) bool { return f.Name == "pid" && (f.Add != 0 || size < f.Size) })
 	}},
 	{"BPF_F_ZERO_SEED, map_ifindex, prog_ifindex take a capability that a token worker doesn't have", func(r *generate.Request, native, brokered deed, kind string) bool {
 		return kind == string(worker.Token) && (r.Call == "map_create" || r.Call == "prog_load") && r.HostAdmin()

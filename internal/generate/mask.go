@@ -147,10 +147,11 @@ func Mask(before, after Image, marks []Mark, names Names) {
 		was, is := before.bytes(m.Addr, m.Size), after.bytes(m.Addr, m.Size)
 		switch m.How {
 		case Whether:
-			if !bytes.Equal(was, is) {
-				for i := range is {
-					if is[i] != was[i] || m.Size <= 8 {
-						is[i] = 0xee
+			for o := 0; o < len(is); o += 8 { // a number that changed did so as a whole
+				if w := is[o:min(o+8, len(is))]; !bytes.Equal(was[o:o+len(w)], w) {
+					for i := range w {
+						w[i] = 0xee
+						was[o+i] = ^w[i]
 					}
 				}
 			}
