@@ -47,11 +47,7 @@ func generated() {
 	}
 	defer r.Close()
 	defer w.Close()
-	for fd := range firstFD {
-		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil {
-			unix.Dup3(0, fd, unix.O_CLOEXEC)
-		}
-	}
+	takeFDs(firstFD)
 	p := &player{values: map[string]uint64{}, own: map[string]uint32{}}
 	in := bufio.NewReader(os.Stdin)
 	for {

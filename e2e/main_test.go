@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/bpfbroker/bpfbroker/launch"
 	"github.com/bpfbroker/bpfbroker/worker"
 )
@@ -68,6 +70,16 @@ func testMain(m *testing.M) int {
 		panic(err)
 	}
 	return m.Run()
+}
+
+// takeFDs makes sure that new fds have numbers from n on, wherever the runtime's poller
+// has its two.
+func takeFDs(n int) {
+	for fd := range n {
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil {
+			unix.Dup3(0, fd, unix.O_CLOEXEC)
+		}
+	}
 }
 
 // raceBuild says that the binary is to have the race detector, which takes memory, and
