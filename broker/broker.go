@@ -364,9 +364,6 @@ func (t *thread) handle(n *notify.Notification, redo *perform.Redo) {
 		t.pool.pass(&t.member)
 	}
 	r := t.performer.Do(q, t.target, t.log(), redo)
-	if r.Refused != nil {
-		t.cfg.Ledger.Fault(r.Refused)
-	}
 	t.reached(stepPerformed)
 	if !q.Row.Effect { // those have no outputs
 		t.slot.Replying(reply.Inputs(q))

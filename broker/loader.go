@@ -103,7 +103,8 @@ func (l *loading) run(q *request.Request, stub *perform.Stub) sys.Errno {
 	}
 	prog, err := loader.Parse(stub.Insns)
 	if err != nil {
-		return l.failed(err)
+		l.cfg.Ledger.Fault(fmt.Errorf("a program of type syscall is interpreted, and this one can't be: %w", err))
+		return sys.EPERM
 	}
 	l.pool.pass(&l.member) // it takes long
 	l.loaders <- struct{}{}
@@ -302,9 +303,6 @@ func (l *loading) SysBPF(cmd abi.Command, attr uint64, size uint32, mem *loader.
 		return -int(sys.EPERM), nil
 	}
 	r := l.performer.Do(q, l.target, l.log(), nil)
-	if r.Refused != nil {
-		l.cfg.Ledger.Fault(r.Refused)
-	}
 	l.slot.Begin()
 	fd := r.FD
 	e = reply.Outputs(from, q, r)

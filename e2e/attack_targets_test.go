@@ -9,11 +9,10 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -43,7 +42,7 @@ func okay(f func() error) func() {
 // TestTargets makes calls from threads and processes of unusual kinds.
 func TestTargets(t *testing.T) {
 	needRoot(t)
-	for _, name := range []string{"private-fds", "other-net", "chroot", "traced", "stopped", "no-room", "exec"} {
+	for _, name := range []string{"private-fds", "other-net", "chroot", "traced", "stopped", "no-room", "exec", "core"} {
 		t.Run(name, func(t *testing.T) { says(t, brokered(probe("target-"+name), "--net=private")) })
 	}
 	for _, c := range []struct{ name, command string }{
@@ -401,197 +400,63 @@ func init() {
 		return someMaps(5)
 	})
 	probes["target-exec-self"] = func() {
-		for i := range 4 {
-			go func() {
-				for {
-					if i == 0 {
-						load(progTypeSocket, "exec", slow(50000), 0, nil)
-					} else if fd, e := variety(i).create("exec"); e == 0 {
-						unix.Close(fd)
-					}
-				}
-			}()
-		}
+		busy()
 		time.Sleep(time.Duration(os.Getpid()%10) * time.Millisecond)
 		os.Setenv(probeEnv, "target-plain")
 		fail("exec: %v", unix.Exec("/proc/self/exe", []string{"probe"}, os.Environ()))
 	}
 }
 
-// TestRacing changes what a call names while it is under way.
-func TestRacing(t *testing.T) {
-	needRoot(t)
-	for _, name := range []string{"attr", "insns", "fds"} {
-		t.Run(name, func(t *testing.T) { says(t, brokered(probe("racing-"+name))) })
-	}
-}
-
-// racing calls many times while another thread changes things.
-func racing(calls int, change func(i int), call func() error) error {
-	var stop atomic.Bool
-	var done sync.WaitGroup
-	done.Go(func() {
-		for i := 0; !stop.Load(); i++ {
-			change(i)
-		}
-	})
-	defer done.Wait()
-	defer stop.Store(true)
-	for range calls {
-		if err := call(); err != nil {
+func init() {
+	// Processes that dump core while several of their threads make calls.
+	probes["target-core"] = okay(func() error {
+		dir, err := os.MkdirTemp("", "bpfbroker-core-")
+		if err != nil {
 			return err
 		}
+		defer os.RemoveAll(dir)
+		for range 20 {
+			c := exec.Command("/proc/self/exe")
+			c.Env = append(os.Environ(), probeEnv+"=target-core-self")
+			c.Dir = dir
+			out, err := c.Output()
+			if len(out) != 0 {
+				return fmt.Errorf("%q, %v", out, err)
+			}
+			if ws, is := c.ProcessState.Sys().(syscall.WaitStatus); !is || !ws.Signaled() || ws.Signal() != unix.SIGABRT {
+				return fmt.Errorf("ended otherwise than by a signal that dumps core: %v", c.ProcessState)
+			}
+		}
+		return someMaps(5)
+	})
+	probes["target-core-self"] = func() {
+		unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)
+		if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{Cur: 1 << 20, Max: 1 << 20}); err != nil {
+			fmt.Println(err)
+		}
+		// Not the Go runtime, the kernel is to end the process.
+		var def [32]byte // struct sigaction, SIG_DFL
+		if _, _, e := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGABRT), uintptr(unsafe.Pointer(&def)), 0, 8, 0, 0); e != 0 {
+			fmt.Println(e)
+		}
+		busy()
+		time.Sleep(time.Duration(os.Getpid()%10) * time.Millisecond)
+		unix.Kill(os.Getpid(), unix.SIGABRT)
+		select {}
 	}
-	return nil
 }
 
-// oneOf says what is wrong with an errno that isn't among those given.
-func oneOf(what string, e sys.Errno, among ...sys.Errno) error {
-	for _, a := range among {
-		if e == a {
-			return nil
-		}
+// busy makes calls on four threads, for ever.
+func busy() {
+	for i := range 4 {
+		go func() {
+			for {
+				if i == 0 {
+					load(progTypeSocket, "busy", slow(50000), 0, nil)
+				} else if fd, e := variety(i).create("busy"); e == 0 {
+					unix.Close(fd)
+				}
+			}
+		}()
 	}
-	return fmt.Errorf("%s: %v", what, e)
-}
-
-func init() {
-	// One field flips; the map is of one kind or the other, by every sign of it.
-	probes["racing-attr"] = okay(func() error {
-		a := new(attr).u32(0, 1).u32(4, 8).u32(8, 16).u32(12, 2).u32(16, noPrealloc).name(28, "aaaaaaaaaaaaaaa")
-		seen := map[int]int{}
-		err := racing(2000,
-			func(i int) {
-				// A race on purpose, of single words.
-				a.u32(8, uint32(16+16*(i%2)))
-				a.name(28, []string{"aaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbb", "!not a name!!!!"}[i%3])
-			},
-			func() error {
-				fd, e := bpf(cmdMapCreate, a, 72)
-				if e != 0 {
-					return oneOf("map_create", e, sys.EINVAL)
-				}
-				defer unix.Close(fd)
-				b, e := info(fd)
-				if e != 0 {
-					return e
-				}
-				name := strings.TrimRight(string(b[mapNameOffset:mapNameOffset+16]), "\x00")
-				if strings.Trim(name, "ab") != "" {
-					return fmt.Errorf("a map called %q", name)
-				}
-				size := int(binary.NativeEndian.Uint32(b[12:]))
-				seen[size]++
-				return hashMap{8, size, 2}.check(fd)
-			})
-		if err == nil && (len(seen) != 2 || seen[16] == 0 || seen[32] == 0) {
-			return fmt.Errorf("value sizes seen: %v", seen)
-		}
-		return err
-	})
-
-	// The program is one or the other, and never what no one asked for.
-	probes["racing-insns"] = okay(func() error {
-		insns := returns(1)
-		want := map[string]int{}
-		for i := range 2 {
-			fd, e := load(progTypeSocket, "racing", returns(int32(i+1)), 0, nil)
-			if e != 0 {
-				return e
-			}
-			b, e := info(fd)
-			if e != 0 {
-				return e
-			}
-			want[string(b[8:16])] = 0 // the tag
-			unix.Close(fd)
-		}
-		err := racing(2000,
-			func(i int) { binary.NativeEndian.PutUint32(insns[4:], uint32(1+i%2)) },
-			func() error {
-				fd, e := load(progTypeSocket, "racing", insns, 1, make([]byte, 4096))
-				if e != 0 {
-					return e
-				}
-				defer unix.Close(fd)
-				b, e := info(fd)
-				if e != 0 {
-					return e
-				}
-				tag := string(b[8:16])
-				if _, known := want[tag]; !known {
-					return fmt.Errorf("a program with tag %x", tag)
-				}
-				want[tag]++
-				return nil
-			})
-		for tag, n := range want {
-			if n == 0 && err == nil {
-				return fmt.Errorf("tag %x was never seen", tag)
-			}
-		}
-		return err
-	})
-
-	// An fd's number comes to mean this map, that map, and nothing.
-	probes["racing-fds"] = okay(func() error {
-		const n = 99
-		var maps [2]int
-		ids := map[uint32]int{}
-		for i := range maps {
-			var e sys.Errno
-			if maps[i], e = variety(i).create("racing"); e != 0 {
-				return e
-			}
-			b, e := info(maps[i])
-			if e != 0 {
-				return e
-			}
-			ids[binary.NativeEndian.Uint32(b[4:])] = 0
-		}
-		insns := prog(ldMap(1, n, 0), movR0(0), exit)
-		seen := func(id uint32) error {
-			if _, known := ids[id]; !known {
-				return fmt.Errorf("map id %d is neither's", id)
-			}
-			ids[id]++
-			return nil
-		}
-		err := racing(2000,
-			func(i int) {
-				if i%3 == 2 {
-					unix.Close(n)
-				} else {
-					unix.Dup3(maps[i%3], n, unix.O_CLOEXEC)
-				}
-			},
-			func() error {
-				fd, e := load(progTypeSocket, "racing", insns, 0, nil)
-				if e != 0 {
-					return oneOf("prog_load", e, sys.EBADF)
-				}
-				defer unix.Close(fd)
-				var id [4]byte
-				b := make([]byte, 80)
-				binary.NativeEndian.PutUint32(b[52:], 1)               // nr_map_ids
-				binary.NativeEndian.PutUint64(b[56:], sys.Addr(id[:])) // map_ids
-				if _, e := bpf(cmdObjInfo, new(attr).u32(0, uint32(fd)).u32(4, uint32(len(b))).u64(8, sys.Addr(b)), 16, b, id[:]); e != 0 {
-					return e
-				}
-				if err := seen(binary.NativeEndian.Uint32(id[:])); err != nil {
-					return err
-				}
-				b, e = info(n)
-				if e != 0 {
-					return oneOf("info", e, unix.EBADFD)
-				}
-				return seen(binary.NativeEndian.Uint32(b[4:]))
-			})
-		for id, times := range ids {
-			if times == 0 && err == nil {
-				return fmt.Errorf("map %d was never seen", id)
-			}
-		}
-		return err
-	})
 }

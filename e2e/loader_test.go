@@ -223,9 +223,13 @@ func init() {
 		if e != 0 {
 			return fmt.Errorf("load: %w", e)
 		}
-		// What nobody would interpret isn't loaded: a kernel function, another helper.
-		if _, e := loadLoader(prog(insn(0x85, 0, 0, 0, 5), movR0(0), exit)); e != sys.EPERM { // bpf_ktime_get_ns
-			return fmt.Errorf("a program that no loader is was loaded: %v", e)
+		// What can't be interpreted isn't run.
+		other, e := loadLoader(prog(insn(0x85, 0, 0, 0, 5), movR0(0), exit)) // bpf_ktime_get_ns
+		if e != 0 {
+			return fmt.Errorf("load what is no loader: %w", e)
+		}
+		if err := testRunOf(other, make([]byte, 8)); err != unix.EPERM {
+			return fmt.Errorf("what is no loader was run: %v", err)
 		}
 		// The target's own fds aren't closed, nor taken for the loader's.
 		if _, err := runLoader(loaderIn(blob).add(insn(0xb7, 1, 0, 0, int32(blob))).call(helperSysClose, 0).returns(0), 8); err != nil {

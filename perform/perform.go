@@ -90,8 +90,6 @@ type Result struct {
 	// CloseOnExec says that FD shall be O_CLOEXEC, as all of bpf()'s are.
 	CloseOnExec bool
 	Errno       sys.Errno // 0: success
-	// Refused is why, where the kernel would have done it, but the broker can't.
-	Refused error
 
 	Attr []byte // the attribute as the kernel left it; nil: it has never seen it
 	// Out holds, for each of the request's buffers, its memory as the kernel left

@@ -2,7 +2,6 @@ package perform
 
 import (
 	"bytes"
-	"fmt"
 	"slices"
 	"sync"
 
@@ -44,17 +43,18 @@ func isLoader(q *request.Request) bool {
 	return q.Command == abi.ProgLoad && q.Field("prog_type") == syscallType
 }
 
-// replace puts a stub in the place of the program that the request has loaded.
+// replace puts a stub in the place of the program that the request has loaded. That the
+// program can't be interpreted is said when it is run: those that only try out what the
+// kernel has never run theirs.
 func (p *Performer) replace(q *request.Request, r *Result, at Place) {
 	sys.Close(r.Value)
 	r.Value = 0
 	insns := q.Buffer("insns").Data
-	prog, err := loader.Parse(insns)
-	if err != nil {
-		r.Errno, r.Refused = sys.EPERM, fmt.Errorf("a program of type syscall is interpreted, and this one can't be: %w", err)
-		return
+	var names []loader.MapRef
+	if prog, err := loader.Parse(insns); err == nil {
+		names = prog.Maps()
 	}
-	numbers, maps := places(q, prog.Maps())
+	numbers, maps := places(q, names)
 	code, e := p.codeMap(numbers, insns)
 	if e == 0 {
 		defer sys.Close(code)
