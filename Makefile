@@ -79,6 +79,7 @@ bench: deps build
 
 parity: build
 	go run ./hack/parity $(PARITY)
+	go run ./hack/parity -run-args '--policy trusted --net private --worker capability' -report docs/results/parity-capability.md $(PARITY)
 
 # For the other kind of worker: docs/results/tools-capability.md.
 tools: build
