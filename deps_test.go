@@ -23,8 +23,8 @@ const module = "github.com/bpfbroker/bpfbroker"
 var mayImport = map[string][]string{
 	"abi/reference":   {"abi"},
 	"hack/confinedoc": {"confine"},
-	"hack/parity":     {"internal/sys"},
-	"hack/tools":      {"internal/sys"},
+	"hack/parity":     {"hack/internal/list", "internal/sys"},
+	"hack/tools":      {"hack/internal/list", "internal/sys"},
 	"bench/driver":    {"internal/sys"},
 
 	"internal/arena":      {"internal/sys"},

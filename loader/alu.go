@@ -14,12 +14,14 @@ func alu(in insn, dst, operand uint64) uint64 {
 		return end(in, dst)
 	}
 	if in.class() == classALU64 {
-		return alu64(in, dst, operand)
+		return compute[uint64, int64](in, dst, operand, 63)
 	}
-	return uint64(alu32(in, uint32(dst), uint32(operand)))
+	return uint64(compute[uint32, int32](in, uint32(dst), uint32(operand), 31))
 }
 
-func alu64(in insn, d, s uint64) uint64 {
+// compute does it with numbers of one width. shifts are the bits of an operand that count
+// when it says how far to shift.
+func compute[U uint32 | uint64, S int32 | int64](in insn, d, s, shifts U) U {
 	signed := in.off == 1
 	switch in.op() {
 	case aluADD:
@@ -33,7 +35,7 @@ func alu64(in insn, d, s uint64) uint64 {
 		case s == 0:
 			return 0
 		case signed:
-			return uint64(int64(d) / int64(s))
+			return U(S(d) / S(s))
 		}
 		return d / s
 	case aluMOD:
@@ -41,7 +43,7 @@ func alu64(in insn, d, s uint64) uint64 {
 		case s == 0:
 			return d
 		case signed:
-			return uint64(int64(d) % int64(s))
+			return U(S(d) % S(s))
 		}
 		return d % s
 	case aluOR:
@@ -51,58 +53,15 @@ func alu64(in insn, d, s uint64) uint64 {
 	case aluXOR:
 		return d ^ s
 	case aluLSH:
-		return d << (s & 63)
+		return d << (s & shifts)
 	case aluRSH:
-		return d >> (s & 63)
+		return d >> (s & shifts)
 	case aluARSH:
-		return uint64(int64(d) >> (s & 63))
+		return U(S(d) >> (s & shifts))
 	case aluNEG:
 		return -d
 	}
-	return extend(in.off, s) // aluMOV
-}
-
-func alu32(in insn, d, s uint32) uint32 {
-	signed := in.off == 1
-	switch in.op() {
-	case aluADD:
-		return d + s
-	case aluSUB:
-		return d - s
-	case aluMUL:
-		return d * s
-	case aluDIV:
-		switch {
-		case s == 0:
-			return 0
-		case signed:
-			return uint32(int32(d) / int32(s))
-		}
-		return d / s
-	case aluMOD:
-		switch {
-		case s == 0:
-			return d
-		case signed:
-			return uint32(int32(d) % int32(s))
-		}
-		return d % s
-	case aluOR:
-		return d | s
-	case aluAND:
-		return d & s
-	case aluXOR:
-		return d ^ s
-	case aluLSH:
-		return d << (s & 31)
-	case aluRSH:
-		return d >> (s & 31)
-	case aluARSH:
-		return uint32(int32(d) >> (s & 31))
-	case aluNEG:
-		return -d
-	}
-	return uint32(extend(in.off, uint64(s))) // aluMOV
+	return U(extend(in.off, uint64(s))) // aluMOV
 }
 
 // extend is v with the sign of its low bits; 0 bits: v itself.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bpfbroker/bpfbroker/hack/internal/list"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
 )
 
@@ -43,7 +44,7 @@ type cause struct {
 // readCauses reads lines "name REGEXP => cause" and "output REGEXP => cause".
 // A name is matched as "package.TestName/subtest".
 func readCauses(path string) ([]cause, error) {
-	lines, err := readLines(path)
+	lines, err := list.Read(path)
 	if err != nil {
 		return nil, err
 	}

@@ -26,6 +26,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/bpfbroker/bpfbroker/hack/internal/list"
 )
 
 const modulePath = "github.com/cilium/ebpf"
@@ -167,7 +169,7 @@ func run(ctx context.Context, o options) error {
 		}
 		fmt.Println("wrote", o.passed)
 	}
-	before, err := readLines(o.passed)
+	before, err := list.Read(o.passed)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
@@ -184,20 +186,4 @@ func run(ctx context.Context, o options) error {
 		return fmt.Errorf("%.1f %% of the tests that pass natively pass brokered; wanted %.1f %%", got, o.min)
 	}
 	return nil
-}
-
-// readLines returns the lines of a file that aren't empty or comments.
-func readLines(path string) ([]string, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	var lines []string
-	for line := range strings.Lines(string(data)) {
-		line = strings.TrimSpace(line)
-		if line != "" && !strings.HasPrefix(line, "#") {
-			lines = append(lines, line)
-		}
-	}
-	return lines, nil
 }

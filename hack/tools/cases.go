@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/bpfbroker/bpfbroker/hack/internal/list"
 )
 
 // testCase is one use of one tool.
@@ -41,7 +43,7 @@ func findCases(dir string) ([]testCase, error) {
 			title: title,
 			argv:  []string{filepath.Join("cases", tool, filepath.Base(path))},
 		}
-		lines, err := readLines(path + ".list")
+		lines, err := list.Read(path + ".list")
 		if errors.Is(err, fs.ErrNotExist) {
 			cases = append(cases, c)
 			continue
@@ -78,25 +80,9 @@ func readTitle(path string) (string, error) {
 	return title, nil
 }
 
-// readLines returns the lines of a file that aren't empty or comments.
-func readLines(path string) ([]string, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	var lines []string
-	for line := range strings.Lines(string(data)) {
-		line = strings.TrimSpace(line)
-		if line != "" && !strings.HasPrefix(line, "#") {
-			lines = append(lines, line)
-		}
-	}
-	return lines, nil
-}
-
 // readReasons reads lines "CASE => reason".
 func readReasons(path string) (map[string]string, error) {
-	lines, err := readLines(path)
+	lines, err := list.Read(path)
 	if err != nil {
 		return nil, err
 	}
