@@ -435,6 +435,6 @@ func (t *thread) drop() {
 
 // whose adds to the facts of a call who makes it.
 func (t *thread) whose(f facts.Facts, n *notify.Notification) facts.Facts {
-	f.Workload, f.TID = t.cfg.Workload, n.TID
+	f.Workload.ID, f.Workload.Thread = t.cfg.Workload, int64(n.TID)
 	return f
 }

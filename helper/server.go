@@ -290,7 +290,7 @@ func (t *server) allows(q *request.Request) bool {
 		return false
 	}
 	f := inspect.Request(q)
-	f.Workload = t.cfg.Workload
+	f.Workload.ID = t.cfg.Workload
 	return t.cfg.Policy.Decide(&f).Verdict == policy.Allow && t.mayAskFor(q)
 }
 

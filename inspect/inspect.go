@@ -20,17 +20,19 @@ func Request(q *request.Request) facts.Facts {
 		}
 		switch field.Fact {
 		case "map.type":
-			f.MapType = field.Values.Name(field.Uint(q.Attr))
+			f.Map.Type = field.Values.Name(field.Uint(q.Attr))
 		case "prog.type":
-			f.ProgType = field.Values.Name(field.Uint(q.Attr))
+			f.Prog.Type = field.Values.Name(field.Uint(q.Attr))
 		case "prog.attach_type":
-			f.ProgAttach = field.Values.Name(field.Uint(q.Attr))
+			f.Prog.AttachType = field.Values.Name(field.Uint(q.Attr))
 		case "perf_event.type":
-			f.EventType = eventType(q, field)
+			f.Event.Type = eventType(q, field)
 		case "attach.type":
-			f.AttachType = field.Values.Name(field.Uint(q.Attr))
-		case "map.name", "prog.name":
-			f.Name = cstring(q.Attr[field.Offset : field.Offset+field.Size])
+			f.Attach.Type = field.Values.Name(field.Uint(q.Attr))
+		case "map.name":
+			f.Map.Name = cstring(q.Attr[field.Offset : field.Offset+field.Size])
+		case "prog.name":
+			f.Prog.Name = cstring(q.Attr[field.Offset : field.Offset+field.Size])
 		}
 	}
 	return f
