@@ -59,18 +59,20 @@ func enum(kernel, prefix string, names ...string) *Values {
 }
 
 // FlagNames lists the names of the bits set in n, and the rest in hexadecimal.
-func (v *Values) FlagNames(n uint64) []string {
-	var out []string
+func (v *Values) FlagNames(n uint64) []string { return v.AppendNames(nil, n) }
+
+// AppendNames is FlagNames that appends to a list.
+func (v *Values) AppendNames(to []string, n uint64) []string {
 	for _, b := range v.Bits {
 		if n&b.Bit == b.Bit {
-			out = append(out, b.Kernel)
+			to = append(to, b.Kernel)
 			n &^= b.Bit
 		}
 	}
 	if n != 0 {
-		out = append(out, fmt.Sprintf("%#x", n))
+		to = append(to, fmt.Sprintf("%#x", n))
 	}
-	return out
+	return to
 }
 
 func (v *Values) must(kernel string) uint64 {

@@ -135,6 +135,7 @@ type thread struct {
 	mem       *arena.Arena
 	reader    *request.Reader
 	performer *perform.Performer
+	facts     facts.Facts // of the call
 
 	newPerformer func(*arena.Arena) *perform.Performer // for calls within one
 }
@@ -347,8 +348,8 @@ func (t *thread) handle(n *notify.Notification, redo *perform.Redo) {
 		return
 	}
 
-	f := t.whose(inspect.Request(q), n)
-	d := t.cfg.Policy.Decide(&f)
+	f := t.inspect(q, n)
+	d := t.cfg.Policy.Decide(f)
 	if d.Verdict != policy.Allow {
 		t.drop()
 		if d.Verdict == policy.Native {
@@ -430,8 +431,11 @@ func (t *thread) drop() {
 	}
 }
 
-// whose adds to the facts of a call who makes it.
-func (t *thread) whose(f facts.Facts, n *notify.Notification) facts.Facts {
-	f.Workload, f.TID = t.cfg.Workload, n.TID
+// inspect derives the facts of a request of the target's. They are those of the thread's
+// only call: they hold until the next.
+func (t *thread) inspect(q *request.Request, n *notify.Notification) *facts.Facts {
+	f := &t.facts
+	inspect.Request(q, t.cfg.Policy.Needs(q.Row.Name), f)
+	f.Workload.ID, f.Workload.Thread = t.cfg.Workload, int64(n.TID)
 	return f
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/bpfbroker/bpfbroker/abi"
+	"github.com/bpfbroker/bpfbroker/facts"
 	"github.com/bpfbroker/bpfbroker/inspect"
 	"github.com/bpfbroker/bpfbroker/internal/arena"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
@@ -91,6 +92,7 @@ type server struct {
 	rested    bool   // the last packet wasn't one of many that nobody waits for
 	served    uint32 // the number of the last call, 0: there was none
 	buf       []byte
+	facts     facts.Facts // of the call
 	call      target
 }
 
@@ -289,9 +291,9 @@ func (t *server) allows(q *request.Request) bool {
 	if !perform.NeedsHost(q) {
 		return false
 	}
-	f := inspect.Request(q)
-	f.Workload = t.cfg.Workload
-	return t.cfg.Policy.Decide(&f).Verdict == policy.Allow && t.mayAskFor(q)
+	inspect.Request(q, t.cfg.Policy.Needs(q.Row.Name), &t.facts)
+	t.facts.Workload.ID = t.cfg.Workload
+	return t.cfg.Policy.Decide(&t.facts).Verdict == policy.Allow && t.mayAskFor(q)
 }
 
 // mayAskFor says whether the process that the call is about is one that the workload

@@ -47,9 +47,16 @@ func (p *narrow) Name() string     { return p.name }
 func (p *narrow) Trusts() bool     { return false }
 func (p *narrow) Ceiling() Ceiling { return p.ceiling }
 
+func (p *narrow) Needs(string) facts.Set {
+	var s facts.Set
+	s.Add("map.type")
+	s.Add("prog.type")
+	return s
+}
+
 func (p *narrow) Decide(f *facts.Facts) Decision {
 	if !slices.Contains(p.commands, f.Command) ||
-		f.MapType != "" && !p.ceiling.Maps.Has(f.MapType) || f.ProgType != "" && !p.ceiling.Progs.Has(f.ProgType) {
+		f.Map.Type != "" && !p.ceiling.Maps.Has(f.Map.Type) || f.Prog.Type != "" && !p.ceiling.Progs.Has(f.Prog.Type) {
 		return Decision{Verdict: Deny, Cause: ByDefault, Message: "outside of " + p.name}
 	}
 	return Decision{Verdict: Allow, Cause: ByRule, Rule: p.name, Message: "within " + p.name}

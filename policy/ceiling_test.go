@@ -32,12 +32,12 @@ func TestCeilings(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, f := range []facts.Facts{
-			{Command: "map_create", MapType: "hash"}, {Command: "prog_load", ProgType: "kprobe"},
-			{Command: "prog_load", ProgType: "xdp", ProgAttach: "xdp"}, {Command: "btf_load"},
+			{Command: "map_create", Map: facts.Map{Type: "hash"}}, {Command: "prog_load", Prog: facts.Prog{Type: "kprobe"}},
+			{Command: "prog_load", Prog: facts.Prog{Type: "xdp", AttachType: "xdp"}}, {Command: "btf_load"},
 		} {
 			c := p.Ceiling()
-			within := c.Commands.Has(f.Command) && (f.MapType == "" || c.Maps.Has(f.MapType)) &&
-				(f.ProgType == "" || c.Progs.Has(f.ProgType)) && (f.ProgAttach == "" || c.Attachs.Has(f.ProgAttach))
+			within := c.Commands.Has(f.Command) && (f.Map.Type == "" || c.Maps.Has(f.Map.Type)) &&
+				(f.Prog.Type == "" || c.Progs.Has(f.Prog.Type)) && (f.Prog.AttachType == "" || c.Attachs.Has(f.Prog.AttachType))
 			if allowed := p.Decide(&f).Verdict == policy.Allow; allowed && !within {
 				t.Errorf("%s allows %+v, which its ceiling doesn't", name, f)
 			}

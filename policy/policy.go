@@ -28,10 +28,30 @@ type Cause uint8
 const (
 	ByDefault Cause = iota // no rule matched
 	ByRule
-	ByError // the broker itself failed
+	ByLimit // the rule matched, and what it allows is used up
+	ByError // a fact isn't known, a condition couldn't be evaluated, or the broker itself failed
 )
 
-func (c Cause) String() string { return [...]string{"default", "rule", "error"}[c] }
+func (c Cause) String() string { return [...]string{"default", "rule", "limit", "error"}[c] }
+
+// Audit is how much of an operation goes to the audit log.
+type Audit uint8
+
+const (
+	AuditSummary Audit = iota // a record with the facts
+	AuditFull                 // and the program's instructions
+	AuditNone                 // nothing, but of what is denied
+)
+
+func (a Audit) String() string { return [...]string{"summary", "full", "none"}[a] }
+
+// Limits are how much of each a workload may hold by one rule, or by a whole policy;
+// 0: any number.
+type Limits struct {
+	Maps, Progs, Links int64
+	Bytes              int64 // of maps, as the fact map.bytes has it
+	Insns              int64 // of one program
+}
 
 // Decision is a verdict with its reason.
 type Decision struct {
@@ -39,6 +59,9 @@ type Decision struct {
 	Cause   Cause
 	Rule    string // the rule's name, ByRule
 	Message string // one sentence for the operator
+	Errno   uint32 // of a denial; 0: EPERM
+	Audit   Audit
+	Limits  *Limits // of the rule, nil: none
 }
 
 // Policy decides operations. Implementations are safe for use by many
@@ -50,6 +73,8 @@ type Policy interface {
 	Decide(*facts.Facts) Decision
 	// Ceiling is what Decide could ever allow.
 	Ceiling() Ceiling
+	// Needs are the facts that Decide looks at for a command. Others may be missing.
+	Needs(command string) facts.Set
 	// Trusts says that the workload is trusted with everything that root may do
 	// with bpf().
 	Trusts() bool
@@ -67,6 +92,7 @@ func (b *builtin) Name() string                 { return b.name }
 func (b *builtin) Trusts() bool                 { return b.trusts }
 func (b *builtin) Ceiling() Ceiling             { return b.ceiling }
 func (b *builtin) Decide(*facts.Facts) Decision { return b.decision }
+func (b *builtin) Needs(string) facts.Set       { return facts.Set{} }
 
 var builtins = []*builtin{
 	{"deny", "allows nothing, and shows at the end what the command would have needed", false,

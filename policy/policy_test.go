@@ -23,7 +23,7 @@ func TestBuiltin(t *testing.T) {
 	for _, row := range abi.Rows() {
 		asked = append(asked, facts.Facts{Command: row.Name})
 		if row.Command == abi.ProgLoad {
-			asked = append(asked, facts.Facts{Command: row.Name, ProgType: "xdp"}, facts.Facts{Command: row.Name, ProgType: "syscall"})
+			asked = append(asked, facts.Facts{Command: row.Name, Prog: facts.Prog{Type: "xdp"}}, facts.Facts{Command: row.Name, Prog: facts.Prog{Type: "syscall"}})
 		}
 	}
 	asked = append(asked, facts.Facts{Command: "unknown"}, facts.Facts{})
@@ -35,7 +35,7 @@ func TestBuiltin(t *testing.T) {
 		}
 		for _, f := range asked {
 			d := p.Decide(&f)
-			fmt.Fprintf(&b, "%-8s %-30s %-8s %-6v %-8v %s\n", name, f.Command, f.ProgType, d.Verdict, d.Cause, d.Rule)
+			fmt.Fprintf(&b, "%-8s %-30s %-8s %-6v %-8v %s\n", name, f.Command, f.Prog.Type, d.Verdict, d.Cause, d.Rule)
 			if d.Message == "" {
 				t.Errorf("%s, %s: a decision without a reason", name, f.Command)
 			}
