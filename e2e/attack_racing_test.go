@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"os"
@@ -13,6 +14,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bpfbroker/bpfbroker/abi"
+	"github.com/bpfbroker/bpfbroker/digest"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
 )
 
@@ -24,6 +27,58 @@ func TestRacing(t *testing.T) {
 	for _, name := range []string{"attr", "insns", "fds", "path", "events", "loader"} {
 		t.Run(name, func(t *testing.T) { says(t, brokered(probe("racing-"+name))) })
 	}
+}
+
+// TestRacingDecision: what is decided on is what is performed. The policy allows one
+// program by its digest; the instructions change to another's and back all the time.
+// Whatever is loaded is read back: it is that program.
+func TestRacingDecision(t *testing.T) {
+	needRoot(t)
+	binary := attackBuild(t, false)
+	sum := digest.Of(&digest.Program{Insns: returns(1)})
+	for _, kind := range kinds(t) {
+		c := brokered(probe("racing-decision"), "--quiet", "--worker="+kind)
+		c.Args = slices.Replace(c.Args, 2, 3, "--policy=test-digest-"+sum.String())
+		c.Path, c.Args[0] = binary, binary
+		says(t, c)
+	}
+}
+
+func init() {
+	probes["racing-decision"] = okay(func() error {
+		insns := returns(1)
+		loaded, denied := 0, 0
+		err := racing(4000,
+			func(i int) { binary.NativeEndian.PutUint32(insns[4:], uint32(1+i%2)) },
+			func() error {
+				fd, e := load(progTypeSocket, "racing", insns, 0, nil)
+				if e == sys.EPERM {
+					denied++
+					return nil
+				}
+				if e != 0 {
+					return e
+				}
+				defer unix.Close(fd)
+				loaded++
+				// The verifier leaves such a program as it is.
+				got := make([]byte, len(insns))
+				b := make([]byte, abi.ProgInfo.Size)
+				abi.ProgInfo.Field("xlated_prog_len").Put(b, uint64(len(got)))
+				abi.ProgInfo.Field("xlated_prog_insns").Put(b, sys.Addr(got))
+				if _, e := bpf(cmdObjInfo, new(attr).u32(0, uint32(fd)).u32(4, uint32(len(b))).u64(8, sys.Addr(b)), 16, b, got); e != 0 {
+					return e
+				}
+				if !bytes.Equal(got, returns(1)) {
+					return fmt.Errorf("loaded %x", got)
+				}
+				return nil
+			})
+		if err == nil && (loaded < 10 || denied < 10) {
+			return fmt.Errorf("%d were loaded, %d denied", loaded, denied)
+		}
+		return err
+	})
 }
 
 // racing calls many times while another thread changes things.

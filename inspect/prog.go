@@ -1,7 +1,6 @@
 package inspect
 
 import (
-	"encoding/hex"
 	"fmt"
 	"slices"
 
@@ -52,13 +51,7 @@ func helpers(insns []byte, to []string) []string {
 // unnamed is how a number is shown that has no name.
 func unnamed(n uint64) string { return fmt.Sprintf("%d", n) }
 
-// digestOf is the digest of the program that the request loads, in hexadecimal.
+// digestOf is the digest of the program that the request loads.
 func digestOf(q *request.Request) string {
-	var refs digest.Refs
-	array := data(q, "fd_array")
-	for i := 0; i+4 <= len(array); i += 4 {
-		refs.FDs = append(refs.FDs, int32(abi.Uint(array, uint32(i), 4)))
-	}
-	d := digest.Sum(data(q, "insns"), refs)
-	return hex.EncodeToString(d[:])
+	return digest.Of(&digest.Program{Insns: data(q, "insns"), FDArray: data(q, "fd_array")}).String()
 }

@@ -4,6 +4,7 @@ package policy
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/bpfbroker/bpfbroker/facts"
 )
@@ -15,7 +16,32 @@ func forTests(name string) Policy {
 			return p
 		}
 	}
+	if digest, ok := strings.CutPrefix(name, "test-digest-"); ok {
+		return &oneProgram{digest}
+	}
 	return nil
+}
+
+// oneProgram allows to load one program, by its digest, and to look at it.
+type oneProgram struct{ digest string }
+
+func (p *oneProgram) Name() string { return "test-digest-" + p.digest }
+func (p *oneProgram) Trusts() bool { return false }
+func (p *oneProgram) Ceiling() Ceiling {
+	return Ceiling{Commands: Of("prog_load"), Progs: Of("socket_filter"), Attachs: Of("cgroup_inet_ingress")}
+}
+
+func (p *oneProgram) Needs(string) facts.Set {
+	var s facts.Set
+	s.Add("prog.digest")
+	return s
+}
+
+func (p *oneProgram) Decide(f *facts.Facts) Decision {
+	if f.Command == "obj_get_info_by_fd" || f.Command == "prog_load" && f.Prog.Digest == p.digest {
+		return Decision{Verdict: Allow, Cause: ByRule, Rule: "one", Message: "it is that program"}
+	}
+	return Decision{Verdict: Deny, Cause: ByDefault, Message: "it isn't that program"}
 }
 
 // arrays allows array maps and socket filters, and to look at one's own objects.
