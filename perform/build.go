@@ -30,6 +30,10 @@ func (p *Performer) build(q *request.Request, r *Result, at Place) sys.Errno {
 			abi.Put(holder, b.Offset, 8, address(b, r.Out[i]))
 		}
 	}
+	if b := q.Buffer("info"); b != nil && uint64(len(b.Data)) > b.Len {
+		// It goes as far as the pointer in which it ended.
+		q.Row.Field("info_len").Put(r.Attr, uint64(len(b.Data)))
+	}
 	if f := q.Row.Field("func_info_cnt"); f != nil && f.Uint(r.Attr) > abi.MaxSubprogs {
 		f.Put(r.Attr, abi.MaxSubprogs+1)
 	}
@@ -130,6 +134,14 @@ func structure(q *request.Request, b *request.Buffer, out []byte) {
 		if f.Class == abi.Pointer && f.Live(q.Selector) && int(f.Offset+f.Size) <= len(out) {
 			f.Put(out, 0)
 		}
+	}
+}
+
+// infoAsGiven makes the length of a structure, where the kernel was given more of it, what
+// it would be otherwise: at most what the application gave.
+func infoAsGiven(q *request.Request, r *Result) {
+	if f := q.Row.Field("info_len"); f != nil && r.Errno == 0 {
+		f.Put(r.Attr, min(f.Uint(r.Attr), f.Uint(q.Attr)))
 	}
 }
 

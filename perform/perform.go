@@ -160,6 +160,7 @@ func (p *Performer) Do(q *request.Request, at Place, log Log, redo *Redo) *Resul
 	if log := logOf(q); log != nil && r.Errno != 0 {
 		p.growLog(q, r, at, log)
 	}
+	infoAsGiven(q, r)
 	idsInTarget(q, r, at)
 	if r.Errno == 0 && p.host != nil && isLoader(q) {
 		p.replace(q, r, at)

@@ -88,7 +88,7 @@ func Inputs(q *request.Request) []sys.Segment {
 	}
 	for i := range q.Buffers {
 		if b := &q.Buffers[i]; b.Field.Buffer.Dir == abi.InOut && b.Parent == request.NoParent && b.Data != nil {
-			out = append(out, sys.Segment{Addr: b.Addr, Data: b.Data[:min(len(b.Data), int(q.Info.Size))]})
+			out = append(out, sys.Segment{Addr: b.Addr, Data: b.Data[:min(len(b.Data), int(q.Info.Size), int(b.Len))]})
 		}
 	}
 	return out

@@ -346,8 +346,11 @@ func TestInfo(t *testing.T) {
 				q := e.must(abi.ObjGetInfoByFD, map[string]uint64{"bpf_fd": 6, "info": addr, "info_len": uint64(size)})
 				e.checkReads()
 				u := q.Buffer("info")
-				if q.Info != l || u.Fault || len(u.Data) != size || len(q.Selector) != int(l.Size) || !slices.Equal(e.Taken, []int{6}) {
-					t.Errorf("%d bytes: %v, %+v", size, q.Info, u)
+				if q.Info != l || u.Fault || u.Len != uint64(size) || len(u.Data) != wholePointers(l, q.Selector, size) || len(q.Selector) != int(l.Size) || !slices.Equal(e.Taken, []int{6}) {
+					t.Errorf("%d bytes: %s, %+v", size, q.Info.Name, u)
+				}
+				if bytes.ContainsFunc(u.Data[size:], func(r rune) bool { return r != 0 }) {
+					t.Errorf("%d bytes: %x behind them", size, u.Data[size:])
 				}
 				q = e.must(abi.ObjGetInfoByFD, map[string]uint64{"bpf_fd": 6, "info": addr, "info_len": uint64(size + 1)})
 				if u := q.Buffer("info"); !u.Fault {

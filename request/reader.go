@@ -388,7 +388,6 @@ func (r *Reader) info(t Target, q *Request) sys.Errno {
 			}
 		}
 	}
-	u.Data = raw
 	if q.Selector = r.mem.Alloc(int(q.Info.Size)); q.Selector == nil {
 		return sys.ENOMEM
 	}
@@ -400,6 +399,14 @@ func (r *Reader) info(t Target, q *Request) sys.Errno {
 		}
 	}
 	r.mem.Reserve(plan(q.Info, q.Selector))
+	if whole := wholePointers(q.Info, q.Selector, len(raw)); whole > len(raw) {
+		part := raw
+		if raw = r.mem.Zeroed(whole); raw == nil {
+			return sys.ENOMEM
+		}
+		copy(raw, part)
+	}
+	u.Data = raw
 	for i := range q.Info.Fields {
 		p := &q.Info.Fields[i]
 		if p.Class != abi.Pointer || int(p.Offset+p.Size) > len(raw) || !p.Live(q.Selector) {
@@ -411,6 +418,19 @@ func (r *Reader) info(t Target, q *Request) sys.Errno {
 		}
 	}
 	return 0
+}
+
+// wholePointers is how long a structure of n bytes is with all of the pointer in which it
+// ends: the kernel takes what isn't there for 0, and half of the pointer that we put in
+// its place would be another.
+func wholePointers(l *abi.Layout, sel []byte, n int) int {
+	for i := range l.Fields {
+		f := &l.Fields[i]
+		if f.Class == abi.Pointer && int(f.Offset) < n && n < int(f.Offset+f.Size) && f.Live(sel) {
+			return int(f.Offset + f.Size)
+		}
+	}
+	return n
 }
 
 // linkSelector sets the types in sel by which a link's union is told apart: the
