@@ -31,6 +31,7 @@ var mayImport = map[string][]string{
 	"internal/brokertest": {"abi", "internal/sys"},
 	"internal/generate":   {"abi"},
 
+	"audit":    {"abi", "facts", "internal/sys", "ledger", "policy"},
 	"loader":   {"abi", "internal/sys"},
 	"notify":   {"internal/sys"},
 	"request":  {"abi", "internal/arena", "internal/sys"},
@@ -57,13 +58,14 @@ var onlyIn = map[string][]string{
 	// of their own.
 	"unsafe":             {"internal/sys"},
 	"golang.org/x/sys/…": {"internal/sys", "hack/…", "bench/…"},
-	"syscall":            {"internal/sys", "launch", "tracing", "daemon", "hack/…", "bench/…", "demo/…"}, // signals and exit statuses
+	"syscall":            {"internal/sys", "launch", "tracing", "daemon", "audit", "hack/…", "bench/…", "demo/…"}, // signals, exit statuses, locks of files
 
-	"github.com/cilium/ebpf/…":   {"inspect", "hack/…", "demo/…"},
+	"github.com/cilium/ebpf/…":   {"audit", "inspect", "hack/…", "demo/…"},
 	"github.com/google/cel-go/…": {"policy"},
 	"cel.dev/…":                  {"policy"},
 	"sigs.k8s.io/yaml/…":         {"policy"},
 	"github.com/spf13/…":         {"cmd/…"},
+	"github.com/coreos/…":        {"audit"},
 
 	// Made for tests.
 	"testing":                       {"internal/brokertest"},

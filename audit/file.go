@@ -90,7 +90,11 @@ func (f *File) write(text []byte) error {
 	if err := f.current(); err != nil {
 		return err
 	}
-	defer flock(f.f, syscall.LOCK_UN)
+	defer func() {
+		if f.f != nil {
+			_ = flock(f.f, syscall.LOCK_UN)
+		}
+	}()
 	st, err := f.f.Stat()
 	if err != nil {
 		return err
