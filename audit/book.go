@@ -108,6 +108,13 @@ func (p *Pad) Begin() {
 	}
 }
 
+// Next notes that the call makes another one, as a loader does.
+func (p *Pad) Next() {
+	if p != nil {
+		p.p.size, p.p.attempt, p.p.began = 0, max(p.p.attempt, 1), sys.Monotonic()
+	}
+}
+
 // Again notes that a call is gone on with over which a worker was killed.
 func (p *Pad) Again() {
 	if p == nil {

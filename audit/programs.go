@@ -27,6 +27,9 @@ const insnsSuffix = ".insns"
 // NewPrograms returns the directory at dir, which is made when it is first needed.
 func NewPrograms(dir string) *Programs { return &Programs{dir, programsSize, -1} }
 
+// ProgramsOf is the directory that belongs to the log in the file at path.
+func ProgramsOf(path string) string { return path + ".programs" }
+
 var errNoDirectory = errors.New("there is no directory for them (--audit-programs)")
 
 // Keep keeps the instructions, and returns their digest.

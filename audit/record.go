@@ -101,6 +101,16 @@ var table = func() map[string][]uint8 {
 	return m
 }()
 
+// Has says which facts a record of f has.
+func Has(f *facts.Facts) (s facts.Set) {
+	for _, i := range factsOf(f.Command) {
+		if !empty(facts.Table[i].At(f)) {
+			add(&s, i)
+		}
+	}
+	return s
+}
+
 func factsOf(command string) []uint8 {
 	if list, ok := table[command]; ok {
 		return list
