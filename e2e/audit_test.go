@@ -241,7 +241,7 @@ char LICENSE[] __attribute__((section("license"))) = "GPL";`
 	c.Path, c.Args[0] = binary, binary
 	c.Dir = dir
 	out, err := c.CombinedOutput()
-	if want := "bpfbroker: denied by policy test-arrays, no rule allows it: outside of test-arrays"; err == nil || !strings.Contains(string(out), want) {
+	if want := "bpfbroker: denied by policy test-arrays, no rule matches: outside of test-arrays"; err == nil || !strings.Contains(string(out), want) {
 		t.Errorf("%v, wanted %q in\n%s", err, want, out)
 	}
 	t.Logf("%s", out)
