@@ -31,6 +31,7 @@ var mayImport = map[string][]string{
 	"internal/brokertest": {"abi", "internal/sys"},
 	"internal/generate":   {"abi"},
 
+	"audit":    {"abi", "facts", "internal/sys", "ledger", "policy"},
 	"loader":   {"abi", "internal/sys"},
 	"notify":   {"internal/sys"},
 	"request":  {"abi", "internal/arena", "internal/sys"},
@@ -40,10 +41,10 @@ var mayImport = map[string][]string{
 	"reply":    {"abi", "internal/sys", "notify", "perform", "request"},
 	"workload": {"abi", "internal/sys", "ledger", "notify", "perform"},
 	"ledger":   {"abi", "internal/sys"},
-	"helper":   {"abi", "facts", "inspect", "internal/arena", "internal/sys", "perform", "policy", "request", "workload"},
-	"broker":   {"abi", "facts", "helper", "inspect", "internal/arena", "internal/sys", "ledger", "loader", "notify", "perform", "policy", "reply", "request", "workload"},
-	"worker":   {"abi", "broker", "confine", "helper", "internal/sys", "ledger", "policy", "request"},
-	"daemon":   {"helper", "internal/sys", "ledger", "perform", "policy", "request", "worker", "workload"},
+	"helper":   {"abi", "audit", "facts", "inspect", "internal/arena", "internal/sys", "perform", "policy", "request", "workload"},
+	"broker":   {"abi", "audit", "facts", "helper", "inspect", "internal/arena", "internal/sys", "ledger", "loader", "notify", "perform", "policy", "reply", "request", "workload"},
+	"worker":   {"abi", "audit", "broker", "confine", "helper", "internal/sys", "ledger", "policy", "request"},
+	"daemon":   {"audit", "helper", "internal/sys", "ledger", "perform", "policy", "request", "worker", "workload"},
 	"launch":   {"internal/sys", "tracing"},
 	"tracing":  {"internal/sys"},
 	"confine":  {"filter"},
@@ -57,13 +58,14 @@ var onlyIn = map[string][]string{
 	// of their own.
 	"unsafe":             {"internal/sys"},
 	"golang.org/x/sys/…": {"internal/sys", "hack/…", "bench/…"},
-	"syscall":            {"internal/sys", "launch", "tracing", "daemon", "hack/…", "bench/…", "demo/…"}, // signals and exit statuses
+	"syscall":            {"internal/sys", "launch", "tracing", "daemon", "audit", "hack/…", "bench/…", "demo/…"}, // signals, exit statuses, locks of files
 
-	"github.com/cilium/ebpf/…":   {"inspect", "hack/…", "demo/…"},
+	"github.com/cilium/ebpf/…":   {"audit", "inspect", "hack/…", "demo/…"},
 	"github.com/google/cel-go/…": {"policy"},
 	"cel.dev/…":                  {"policy"},
 	"sigs.k8s.io/yaml/…":         {"policy"},
 	"github.com/spf13/…":         {"cmd/…"},
+	"github.com/coreos/…":        {"audit"},
 
 	// Made for tests.
 	"testing":                       {"internal/brokertest"},

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/bpfbroker/bpfbroker/abi"
+	"github.com/bpfbroker/bpfbroker/audit"
 	"github.com/bpfbroker/bpfbroker/facts"
 	"github.com/bpfbroker/bpfbroker/helper"
 	"github.com/bpfbroker/bpfbroker/inspect"
@@ -33,7 +34,8 @@ type Config struct {
 	Token    int // a BPF token, -1 for none
 
 	Ledger   *ledger.Ledger
-	Workload string // the workload's id
+	Audit    *audit.Writer // nil: no log is kept
+	Workload string        // the workload's id
 	Policy   policy.Policy
 	Probes   request.Probes
 }
@@ -131,6 +133,7 @@ type thread struct {
 	channelFD int
 	token     int
 	member    // of the pool
+	pad       *audit.Pad
 	target    *workload.Target
 	mem       *arena.Arena
 	reader    *request.Reader
@@ -186,7 +189,7 @@ func (b *Broker) serve(slot *ledger.Slot, left bool, ready chan<- error) {
 		b.leave(&member{slot: slot}, !left, err)
 		return
 	}
-	t.slot = slot
+	t.slot, t.pad = slot, b.cfg.Audit.Pad(b.cfg.Ledger.Number(slot))
 	if left {
 		n := notify.Of(&slot.Notif)
 		sound := t.guarded(&n, t.resume)
@@ -224,8 +227,10 @@ func (t *thread) spent() bool { return t.own.Large() || t.target.Astray() }
 // whose state is unknown then, unfit to serve another.
 func (t *thread) guarded(n *notify.Notification, handle func(*notify.Notification)) (sound bool) {
 	defer t.slot.Free()
+	defer t.pad.Free()
 	defer func() {
 		if p := recover(); p != nil {
+			t.pad.Ended(&audit.Ended{Errno: sys.EPERM})
 			t.listener.Answer(n, 0, sys.EPERM)
 			t.cfg.Ledger.Fault(fmt.Errorf("panic while serving bpf(%#x): %v\n%s", n.Data.Args[0], p, debug.Stack()))
 		}
@@ -267,7 +272,10 @@ func (b *Broker) leave(m *member, idle bool, err error) {
 }
 
 // first handles a call that was just received.
-func (t *thread) first(n *notify.Notification) { t.handle(n, nil) }
+func (t *thread) first(n *notify.Notification) {
+	t.pad.Begin()
+	t.handle(n, nil)
+}
 
 // resume handles a call over which a worker was killed. No call may fail because of
 // that, nor happen twice.
@@ -276,19 +284,24 @@ func (t *thread) resume(n *notify.Notification) {
 	if !t.listener.Waits(n) {
 		return // it was answered
 	}
+	t.pad.Again()
+	answer := func(value int, e sys.Errno, o ledger.Object) {
+		t.pad.Ended(&audit.Ended{Errno: e, Kind: o.Kind, ID: o.ID, Resumed: true})
+		t.listener.Answer(n, value, e)
+	}
 	if t.slot.Blame > ledger.MaxBlame {
 		t.cfg.Ledger.Fault(fmt.Errorf("bpf(%#x) of thread %d: workers end over it again and again; it is refused", n.Data.Args[0], n.TID))
-		t.listener.Answer(n, 0, sys.EPERM)
+		answer(0, sys.EPERM, ledger.Object{})
 		return
 	}
 	if t.slot.Waiting() > StallDeadline {
-		t.listener.Answer(n, 0, sys.EPERM)
+		answer(0, sys.EPERM, ledger.Object{})
 		return
 	}
 	switch t.slot.Phase() {
 	case ledger.Performed:
 		value, e := t.slot.Outcome()
-		t.listener.Answer(n, value, e)
+		answer(value, e, ledger.Object{})
 	case ledger.Performing:
 		t.handle(n, &perform.Redo{Before: t.slot.Before})
 	case ledger.Handing:
@@ -302,7 +315,7 @@ func (t *thread) resume(n *notify.Notification) {
 	case ledger.Handed:
 		fd, _ := t.slot.Outcome()
 		t.target.Settle(fd, t.slot.Object)
-		t.listener.Answer(n, fd, 0)
+		answer(fd, 0, t.slot.Object)
 	default:
 		t.handle(n, nil)
 	}
@@ -350,14 +363,18 @@ func (t *thread) handle(n *notify.Notification, redo *perform.Redo) {
 
 	f := t.inspect(q, n)
 	d := t.cfg.Policy.Decide(f)
-	if d.Verdict != policy.Allow {
+	t.pad.Decided(f, t.cfg.Policy.Name(), &d)
+	switch d.Verdict {
+	case policy.Allow:
+	case policy.Native:
 		t.drop()
-		if d.Verdict == policy.Native {
-			t.listener.Continue(n)
-		} else {
-			t.cfg.Ledger.Deny(f.Command, f.Kind(), d.Rule)
-			t.listener.Answer(n, 0, sys.EPERM)
-		}
+		t.pad.Ended(&audit.Ended{How: audit.Continued})
+		t.listener.Continue(n)
+		return
+	default:
+		e := t.deny(t.target, q, f, &d)
+		t.drop()
+		t.listener.Answer(n, 0, e)
 		return
 	}
 
@@ -381,12 +398,47 @@ func (t *thread) handle(n *notify.Notification, redo *perform.Redo) {
 		workload.Unmark(r.FD, t.slot.Object)
 		sys.Close(r.FD)
 	}
+	t.ended(q, r, e, there)
 	t.drop()
 	if there {
 		t.reached(stepDropped)
 		t.listener.Answer(n, value, e)
 		t.reached(stepAnswered)
 	}
+}
+
+// deny says no, to the ledger and the audit log, and if the target asked for a log of its
+// load, there. It returns the errno to answer with.
+func (t *thread) deny(m reply.Memory, q *request.Request, f *facts.Facts, d *policy.Decision) sys.Errno {
+	e := sys.Errno(sys.EPERM)
+	if d.Errno != 0 {
+		e = sys.Errno(d.Errno)
+	}
+	t.cfg.Ledger.Deny(f.Command, f.Kind(), d.Rule)
+	if perform.Logs(q) {
+		// Memory that doesn't take the text is no reason for another answer.
+		_ = reply.Outputs(m, q, perform.Explained(q, e, audit.Explain(t.cfg.Policy.Name(), d)))
+	}
+	t.pad.Ended(&audit.Ended{Errno: e})
+	return e
+}
+
+// ended notes what came of a call, before its target knows: if this worker is killed in
+// between, the next one finds either the record or the call.
+func (t *thread) ended(q *request.Request, r *perform.Result, e sys.Errno, there bool) {
+	if t.pad == nil {
+		return
+	}
+	end := audit.Ended{Errno: e, ByDaemon: perform.NeedsHost(q)}
+	if !there {
+		end.How = audit.Gone
+	} else if r.FD >= 0 && e == 0 {
+		end.Kind, end.ID = t.slot.Object.Kind, t.slot.Object.ID
+	}
+	if b := q.Buffer("insns"); b != nil {
+		end.Insns = b.Data
+	}
+	t.pad.Ended(&end)
 }
 
 // The steps at which a worker may be killed, for tests (thread.reached does nothing

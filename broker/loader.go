@@ -11,6 +11,7 @@ import (
 	"github.com/bpfbroker/bpfbroker/abi"
 	"github.com/bpfbroker/bpfbroker/internal/arena"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
+	"github.com/bpfbroker/bpfbroker/ledger"
 	"github.com/bpfbroker/bpfbroker/loader"
 	"github.com/bpfbroker/bpfbroker/notify"
 	"github.com/bpfbroker/bpfbroker/perform"
@@ -280,6 +281,7 @@ func (l *loading) SysBPF(cmd abi.Command, attr uint64, size uint32, mem *loader.
 	defer l.mem.Reset()
 	defer l.slot.Calling()
 	l.slot.Begin()
+	l.pad.Next()
 	from := loaderTarget{l.target, l, mem}
 	call := request.Call{Command: cmd, Addr: attr, Size: size}
 	switch cmd {
@@ -297,9 +299,10 @@ func (l *loading) SysBPF(cmd abi.Command, attr uint64, size uint32, mem *loader.
 		return -int(e), err
 	}
 	f := l.inspect(q, l.n)
-	if d := l.cfg.Policy.Decide(f); d.Verdict != policy.Allow {
-		l.cfg.Ledger.Deny(f.Command, f.Kind(), d.Rule)
-		return -int(sys.EPERM), nil
+	d := l.cfg.Policy.Decide(f)
+	l.pad.Decided(f, l.cfg.Policy.Name(), &d)
+	if d.Verdict != policy.Allow {
+		return -int(l.deny(from, q, f, &d)), nil
 	}
 	r := l.performer.Do(q, l.target, l.log(), nil)
 	l.slot.Begin()
@@ -308,6 +311,11 @@ func (l *loading) SysBPF(cmd abi.Command, attr uint64, size uint32, mem *loader.
 	if e == 0 {
 		e = r.Errno
 	}
+	l.slot.Object = ledger.Object{}
+	if l.pad != nil && fd >= 0 && e == 0 {
+		l.slot.Object = l.target.Describe(fd, q.Row.Returns.FD, true)
+	}
+	l.ended(q, r, e, true)
 	switch {
 	case fd >= 0 && e == 0:
 		fd, e = l.make(fd)

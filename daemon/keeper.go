@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/bpfbroker/bpfbroker/audit"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
 	"github.com/bpfbroker/bpfbroker/ledger"
 	"github.com/bpfbroker/bpfbroker/worker"
@@ -25,6 +26,10 @@ type Workload struct {
 	UserNS   *os.File
 	NetNS    *os.File
 	Cgroup   *os.File // directory of the worker's cgroup (v2)
+	// Audit is where the audit log goes (package audit): a path, or the name of another
+	// sink; "": nowhere. AuditPrograms is a directory for the instructions of programs
+	// of which the policy wants them kept; "": they aren't.
+	Audit, AuditPrograms string
 	// Tasks are the files "tasks" of the worker's cgroups of v1, if there are any.
 	Tasks []*os.File
 }
@@ -74,6 +79,15 @@ func Keep(w Workload) (*Keeper, error) {
 	}
 	files := map[string]*os.File{
 		fdListener: w.Listener, fdUserNS: w.UserNS, fdNetNS: w.NetNS, fdCgroup: w.Cgroup, fdLedger: book, fdObjects: objects,
+	}
+	if w.Audit != "" {
+		records, err := audit.Create()
+		if err != nil {
+			return nil, err
+		}
+		defer records.Close()
+		files[fdAudit], files[fdAuditStream] = records, audit.Stream(w.Audit)
+		k.args = append(k.args, "--audit="+w.Audit, "--audit-programs="+w.AuditPrograms)
 	}
 	for i, f := range w.Tasks {
 		files[fmt.Sprint(fdTasks, i)] = f

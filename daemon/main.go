@@ -19,7 +19,10 @@ const Arg = "daemon"
 const storeFD = 3
 
 // Options are the arguments of Main, as text.
-type Options struct{ ID, Kind, Policy, Memory, FDs string }
+type Options struct {
+	ID, Kind, Policy, Memory, FDs string
+	Audit, AuditPrograms          string // as in Workload
+}
 
 // Whose memory a worker's own is, beside that of the objects that it makes, which
 // is always the workload's.
@@ -76,10 +79,20 @@ func serve(o Options, st store) error {
 	if err != nil {
 		return err
 	}
+	if o.Audit != "" {
+		if err := s.startAudit(o.Audit, o.AuditPrograms); err != nil {
+			return err
+		}
+	}
 	// Nobody would start another daemon, and the workload is being ended.
 	go func() {
 		_, _ = st.sock.Read(make([]byte, 1)) // nothing is ever sent: it ends with the keeper
+		_ = s.audit.Close()                  // nobody is left to be told
 		os.Exit(1)
 	}()
-	return s.run(st.ready)
+	err = s.run(st.ready)
+	if e := s.audit.Close(); e != nil {
+		s.ledger.Fault(e) // no reason to start another daemon
+	}
+	return err
 }

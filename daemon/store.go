@@ -18,6 +18,9 @@ const (
 	fdTasks    = "tasks"    // and a number: the file of that name of a cgroup of v1
 	fdLedger   = "ledger"
 	fdObjects  = "objects" // workload.Objects
+	// Of a workload with an audit log:
+	fdAudit       = "audit"       // the book
+	fdAuditStream = "auditstream" // what the log is written to, if that is a stream
 	// What a worker that runs has:
 	fdWorker  = "worker"  // its pidfd
 	fdChannel = "channel" // the daemon's end of the channel

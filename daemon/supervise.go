@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/bpfbroker/bpfbroker/audit"
 	"github.com/bpfbroker/bpfbroker/helper"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
 	"github.com/bpfbroker/bpfbroker/ledger"
@@ -32,6 +33,7 @@ type supervisor struct {
 	ledger  *ledger.Ledger
 	userNS  uint64
 	netNS   uint64
+	audit   *audit.Log   // nil: none is kept
 	stuck   atomic.Int32 // threads that served a worker which is gone, and don't end
 }
 
@@ -86,6 +88,21 @@ func newSupervisor(id string, kind worker.Kind, pol policy.Policy, memory string
 		return nil, fmt.Errorf("look at the namespaces of workload %q: %w", id, errors.Join(e1, e2))
 	}
 	return s, nil
+}
+
+// startAudit begins to write the log. Whether target can be written to is seen later: a
+// daemon that takes over goes on without.
+func (s *supervisor) startAudit(target, programs string) error {
+	if s.files[fdAudit] == nil {
+		return fmt.Errorf("workload %q: there is no fd %q", s.id, fdAudit)
+	}
+	cfg := audit.Config{Workload: s.id, Book: int(s.files[fdAudit].Fd()), Sink: audit.Open(target, s.files[fdAuditStream]), Report: s.ledger.Fault}
+	if programs != "" {
+		cfg.Programs = audit.NewPrograms(programs)
+	}
+	var err error
+	s.audit, err = audit.Start(cfg)
+	return err
 }
 
 // run serves the workload until it has ended. ready is called once its calls are
@@ -188,7 +205,7 @@ func (s *supervisor) start() (*process, error) {
 	if err == nil {
 		pid, fd, err = s.parent.Start(worker.Config{
 			ID: s.id, Kind: s.kind, Policy: s.policy, Probes: s.probes, Exe: s.exe,
-			Listener: s.files[fdListener], Channel: theirs, Ledger: s.files[fdLedger],
+			Listener: s.files[fdListener], Channel: theirs, Ledger: s.files[fdLedger], Audit: s.files[fdAudit],
 			UserNS: s.files[fdUserNS], Cgroup: cgroup, Tasks: s.tasks(),
 		})
 	}
@@ -243,7 +260,7 @@ func (s *supervisor) forget(name string) {
 func (s *supervisor) serve(pid int, pidfd, channel *os.File, serving bool) *process {
 	return &process{pid: pid, pidfd: pidfd, channel: channel, server: helper.Serve(helper.Config{
 		Socket: channel, Workload: s.id, Policy: s.policy, Objects: s.objects, Bell: s.ledger.Bell(), Probes: s.probes,
-		Worker: pid, UserNS: s.userNS, NetNS: s.netNS, Serving: serving,
+		Audit: s.audit, Worker: pid, UserNS: s.userNS, NetNS: s.netNS, Serving: serving,
 	})}
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/bpfbroker/bpfbroker/abi"
 	"github.com/bpfbroker/bpfbroker/digest"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
+	"github.com/bpfbroker/bpfbroker/policy"
 )
 
 // What a call names, changed by another thread while it is under way.
@@ -40,7 +41,25 @@ func TestRacingDecision(t *testing.T) {
 		c := brokered(probe("racing-decision"), "--quiet", "--worker="+kind)
 		c.Args = slices.Replace(c.Args, 2, 3, "--policy=test-digest-"+sum.String())
 		c.Path, c.Args[0] = binary, binary
-		says(t, c)
+		log, out, errs := audited(t, c)
+		if out != "ok\n" || errs != "" {
+			t.Fatalf("%s: %s%s", kind, out, errs)
+		}
+		// So the log has of each load the digest of what was loaded.
+		loads := 0
+		for _, r := range log {
+			if r.Facts.Command != "prog_load" {
+				continue
+			}
+			loads++
+			allowed := r.Decision.Verdict == policy.Allow
+			if is := r.Facts.Prog.Digest == sum.String(); is != allowed || is != (r.Outcome == "ok") {
+				t.Fatalf("%s: a program of digest %s: %v, %s", kind, r.Facts.Prog.Digest, r.Decision.Verdict, r.Outcome)
+			}
+		}
+		if loads == 0 {
+			t.Errorf("%s: the log has no loads", kind)
+		}
 	}
 }
 

@@ -6,6 +6,8 @@
 // audit log and the reference that users read are made from it.
 package facts
 
+import "slices"
+
 // Facts describe one operation. Names are spelled as the kernel's bpffs
 // delegation options have them: "prog_load", "xdp". A command has those facts that
 // Table says; all others are zero.
@@ -155,4 +157,18 @@ func (f *Facts) Kind() string {
 		}
 	}
 	return ""
+}
+
+// Clone is a copy that shares nothing with f which changes when f is used again.
+func (f *Facts) Clone() Facts {
+	c := *f
+	for i := range Table {
+		switch list := Table[i].At(&c).(type) {
+		case *[]string:
+			*list = slices.Clone(*list)
+		case *[]int64:
+			*list = slices.Clone(*list)
+		}
+	}
+	return c
 }

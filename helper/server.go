@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/bpfbroker/bpfbroker/abi"
+	"github.com/bpfbroker/bpfbroker/audit"
 	"github.com/bpfbroker/bpfbroker/facts"
 	"github.com/bpfbroker/bpfbroker/inspect"
 	"github.com/bpfbroker/bpfbroker/internal/arena"
@@ -26,7 +27,8 @@ type Config struct {
 	Workload string   // the workload's id
 	Policy   policy.Policy
 	Objects  *workload.Objects
-	Bell     *uint32 // shared with the worker: see receive
+	Audit    *audit.Log // nil: none is kept
+	Bell     *uint32    // shared with the worker: see receive
 	Probes   request.Probes
 	Worker   int    // the worker's process id
 	NetNS    uint64 // inode of the workload's network namespace
@@ -288,12 +290,22 @@ func (t *server) serve(seq uint32) error {
 // allows says whether the worker should have asked for this: a call that it can't make
 // itself, that the policy allows, about what the workload could name.
 func (t *server) allows(q *request.Request) bool {
-	if !perform.NeedsHost(q) {
-		return false
+	f := &t.facts
+	inspect.Request(q, t.cfg.Policy.Needs(q.Row.Name), f)
+	f.Workload.ID = t.cfg.Workload
+	d := t.cfg.Policy.Decide(f)
+	switch {
+	case d.Verdict != policy.Allow:
+	case !perform.NeedsHost(q):
+		d = policy.Decision{Cause: policy.ByError, Message: "the worker asks for what it can make itself"}
+	case !t.mayAskFor(q):
+		d = policy.Decision{Cause: policy.ByError, Message: "the worker asks for a process that isn't the workload's"}
 	}
-	inspect.Request(q, t.cfg.Policy.Needs(q.Row.Name), &t.facts)
-	t.facts.Workload.ID = t.cfg.Workload
-	return t.cfg.Policy.Decide(&t.facts).Verdict == policy.Allow && t.mayAskFor(q)
+	if d.Verdict != policy.Allow { // what is allowed is in the worker's record
+		t.cfg.Audit.Add(&audit.Record{Time: time.Now(), Facts: f.Clone(), Has: audit.Has(f), Policy: t.cfg.Policy.Name(), Decision: d,
+			Outcome: audit.Outcome{Errno: sys.EPERM, ByDaemon: true}})
+	}
+	return d.Verdict == policy.Allow
 }
 
 // mayAskFor says whether the process that the call is about is one that the workload

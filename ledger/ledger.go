@@ -225,6 +225,16 @@ func (l *Ledger) Close() { l.unmap() }
 // Slot is the i-th slot.
 func (l *Ledger) Slot(i int) *Slot { return &l.book.slots[i] }
 
+// Number is the i of Slot(i).
+func (l *Ledger) Number(s *Slot) int {
+	for i := range l.book.slots {
+		if &l.book.slots[i] == s {
+			return i
+		}
+	}
+	panic("a slot of another ledger")
+}
+
 // Bell is what a worker rings when it waits for the daemon: see package helper.
 func (l *Ledger) Bell() *uint32 { return &l.book.bell }
 

@@ -27,10 +27,10 @@ const noText = 0xff
 // bigLog lets one call at a time use a log buffer of more than abi.FirstLog.
 var bigLog sync.Mutex
 
-// Log is a command's log: where its size and its true size are.
+// logFields are a command's log: where its level, its size and its true size are.
 type logFields struct {
-	size, true *abi.Field
-	buffer     int // index in the request's buffers, -1 for none
+	level, size, true *abi.Field
+	buffer            int // index in the request's buffers, -1 for none
 }
 
 func logOf(q *request.Request) *logFields {
@@ -42,7 +42,7 @@ func logOf(q *request.Request) *logFields {
 	default:
 		return nil
 	}
-	l := &logFields{size: q.Row.Field(prefix + "log_size"), true: q.Row.Field(prefix + "log_true_size"), buffer: -1}
+	l := &logFields{level: q.Row.Field(prefix + "log_level"), size: q.Row.Field(prefix + "log_size"), true: q.Row.Field(prefix + "log_true_size"), buffer: -1}
 	for i := range q.Buffers {
 		if q.Buffers[i].Field.Buffer.Len.Clamp == abi.ClampLog {
 			l.buffer = i
@@ -131,4 +131,27 @@ func Untouched(q *request.Request, r *Result, f *abi.Field) bool {
 	}
 	written := r.Errno == 0 && !f.Maybe
 	return !written && f.Uint(r.Attr) == f.Uint(q.Attr)
+}
+
+// Logs says whether the request is a load whose caller wants to know how it went.
+func Logs(q *request.Request) bool {
+	log := logOf(q)
+	return log != nil && log.buffer >= 0 && log.level.Uint(q.Attr) != 0 && !q.Buffers[log.buffer].Fault
+}
+
+// Explained is the result of a load that isn't performed, but refused with e: its log is
+// the text, as the verifier writes one. A NUL ends it, it is cut to the caller's room,
+// and its true size is told by kernels that do so.
+func Explained(q *request.Request, e sys.Errno, text string) *Result {
+	log := logOf(q)
+	room := q.Buffers[log.buffer].Len
+	r := &Result{FD: -1, Errno: e, Attr: bytes.Clone(q.Attr), Out: make([][]byte, len(q.Buffers))}
+	log.true.Put(r.Attr, unwritten)
+	if tellsTrueSize() {
+		log.true.Put(r.Attr, uint64(len(text)+1))
+	}
+	if room > 0 {
+		r.Out[log.buffer] = append([]byte(text[:min(uint64(len(text)), room-1)]), 0)
+	}
+	return r
 }

@@ -7,6 +7,7 @@ import (
 	"runtime"
 
 	"github.com/bpfbroker/bpfbroker/abi"
+	"github.com/bpfbroker/bpfbroker/audit"
 	"github.com/bpfbroker/bpfbroker/broker"
 	"github.com/bpfbroker/bpfbroker/confine"
 	"github.com/bpfbroker/bpfbroker/helper"
@@ -17,7 +18,10 @@ import (
 )
 
 // Options are the arguments of Main, as text.
-type Options struct{ ID, Kind, Policy, Probes string }
+type Options struct {
+	ID, Kind, Policy, Probes string
+	Audit                    bool // there is an audit book
+}
 
 // Executed by fd, a worker would be called by the fd's number in ps, and what it
 // can't read of itself in proc it can't write to. init runs on the first thread,
@@ -80,8 +84,17 @@ func serve(o Options) error {
 	if err != nil {
 		return err
 	}
+	var records *audit.Writer
+	if o.Audit {
+		if err := sys.CloseOnExec(auditFD); err != nil {
+			return err
+		}
+		if records, err = audit.OpenWriter(auditFD); err != nil {
+			return err
+		}
+	}
 	b, err := broker.New(broker.Config{Listener: listenerFD, Channel: channelFD, Token: token,
-		Ledger: book, Workload: o.ID, Policy: pol, Probes: probes})
+		Ledger: book, Audit: records, Workload: o.ID, Policy: pol, Probes: probes})
 	if err != nil {
 		return err
 	}

@@ -97,6 +97,7 @@ type Config struct {
 	Listener *os.File   // the seccomp listener
 	Channel  *os.File   // its end of the channel to the daemon
 	Ledger   *os.File   // the workload's
+	Audit    *os.File   // the workload's audit book; nil: no log is kept
 	UserNS   *os.File   // the workload's user namespace
 	Cgroup   *os.File   // directory of the worker's cgroup (v2)
 	Tasks    []*os.File // files "tasks" of its cgroups of v1
@@ -107,6 +108,7 @@ const (
 	listenerFD = 3
 	channelFD  = 4
 	ledgerFD   = 5
+	auditFD    = 6 // with Options.Audit
 )
 
 // Arg is the sub-command that makes this binary a worker.
@@ -175,6 +177,9 @@ func start(cfg Config, null *os.File) (pid, pidfd int, err error) {
 		Files:  []*os.File{null, null, os.Stderr, cfg.Listener, cfg.Channel, cfg.Ledger},
 		Cgroup: cfg.Cgroup, Tasks: cfg.Tasks,
 		Keep: Capabilities(cfg.Kind, cfg.Policy.Ceiling()),
+	}
+	if cfg.Audit != nil {
+		s.Args, s.Files = append(s.Args, "--audit"), append(s.Files, cfg.Audit)
 	}
 	if cfg.Kind == Token {
 		s.UserNS = cfg.UserNS

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/bpfbroker/bpfbroker/abi"
+	"github.com/bpfbroker/bpfbroker/audit"
 	"github.com/bpfbroker/bpfbroker/daemon"
 	"github.com/bpfbroker/bpfbroker/filter"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
@@ -33,6 +34,8 @@ type runOptions struct {
 	userMap  string
 	groupMap string
 	quiet    bool
+	audit    string
+	programs string // --audit-programs
 }
 
 // values of --tracing
@@ -71,6 +74,9 @@ executed, 127 if there is no CMD.`,
   # what would this program need?
   bpfbroker run --policy deny -- bpftool feature probe
 
+  # what it did, and what was decided
+  bpfbroker run --policy trusted --audit agent.log -- ./agent
+
   # other ids than root's in /etc/subuid
   bpfbroker run --policy trusted --user-map 0:300000:65536 -- id`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -97,6 +103,8 @@ executed, 127 if there is no CMD.`,
 	f.StringVar(&o.groupMap, "group-map", "", "group ids likewise (default: as --user-map, else root's in /etc/subgid)")
 	f.StringVar(&o.worker, "worker", "", "what the worker performs with: token (no capability on the host; Linux 6.9) or capability (default: token where the kernel has it)")
 	f.StringVar(&o.memory, "worker-memory", daemon.MemoryWorkload, "whose the worker's own memory is, some MiB: workload (who makes it grow pays for it) or broker (for a workload with a tight limit)")
+	f.StringVar(&o.audit, "audit", "", "log each decision to: a file, stdout, stderr, journald or syslog (default: nowhere)")
+	f.StringVar(&o.programs, "audit-programs", "", "directory for the instructions of programs where the policy says audit: full (default: with --audit FILE, FILE.programs)")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "don't list at the end what the policy denied")
 	complete := func(flag string, values ...string) {
 		err := c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
@@ -156,6 +164,9 @@ func (o *runOptions) config(args []string) (launch.Config, error) {
 	if o.memory != daemon.MemoryWorkload && o.memory != daemon.MemoryBroker {
 		return cfg, fmt.Errorf("run: --worker-memory: %q is neither %s nor %s", o.memory, daemon.MemoryWorkload, daemon.MemoryBroker)
 	}
+	if err := o.checkAudit(); err != nil {
+		return cfg, fmt.Errorf("run: %w", err)
+	}
 	for _, m := range []struct {
 		flag, value string
 		to          *launch.Mode
@@ -194,6 +205,36 @@ func (o *runOptions) config(args []string) (launch.Config, error) {
 	}
 	cfg.ID = newID()
 	return cfg, nil
+}
+
+// checkAudit makes paths absolute, and looks whether the log can be written to.
+func (o *runOptions) checkAudit() (err error) {
+	if o.audit == "" {
+		if o.programs != "" {
+			return errors.New("--audit-programs: there is no log for them; give --audit, too")
+		}
+		return nil
+	}
+	if audit.IsFile(o.audit) {
+		if o.audit, err = filepath.Abs(o.audit); err != nil {
+			return fmt.Errorf("--audit: %w", err)
+		}
+		if o.programs == "" {
+			o.programs = audit.ProgramsOf(o.audit)
+		}
+	}
+	if o.programs != "" {
+		if o.programs, err = filepath.Abs(o.programs); err != nil {
+			return fmt.Errorf("--audit-programs: %w", err)
+		}
+	}
+	if os.Geteuid() != 0 {
+		return nil // run says so, which is more to the point
+	}
+	if err := audit.Check(o.audit); err != nil {
+		return fmt.Errorf("--audit: %w", err)
+	}
+	return nil
 }
 
 // newID makes a workload's id, unique on the host.
@@ -236,7 +277,7 @@ const lastWords = 10 * time.Second
 func (o *runOptions) serve(cfg launch.Config, w *launch.Workload) (launch.ExitStatus, ledger.Summary, error) {
 	none := launch.ExitStatus{}
 	k, err := daemon.Keep(daemon.Workload{
-		ID: cfg.ID, Kind: worker.Kind(o.worker), Policy: o.policy, Memory: o.memory,
+		ID: cfg.ID, Kind: worker.Kind(o.worker), Policy: o.policy, Memory: o.memory, Audit: o.audit, AuditPrograms: o.programs,
 		Listener: w.Listener(), UserNS: w.UserNS(), NetNS: w.NetNS(), Cgroup: w.WorkerCgroup(), Tasks: w.WorkerTasks(),
 	})
 	if err != nil {

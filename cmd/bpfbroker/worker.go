@@ -23,6 +23,7 @@ func workerCommand() *cobra.Command {
 	c.Flags().StringVar(&o.Kind, "kind", "", "token or capability")
 	c.Flags().StringVar(&o.Policy, "policy", "", "name of a built-in policy")
 	c.Flags().StringVar(&o.Probes, "probes", "", "the kernel's numbers of its probe PMUs")
+	c.Flags().BoolVar(&o.Audit, "audit", false, "an audit book is inherited")
 	return c
 }
 
@@ -40,6 +41,8 @@ func daemonCommand() *cobra.Command {
 	c.Flags().StringVar(&o.Kind, "kind", "", "of worker: token or capability")
 	c.Flags().StringVar(&o.Policy, "policy", "", "name of a built-in policy")
 	c.Flags().StringVar(&o.Memory, "memory", "", "whose the worker's memory is: workload or broker")
+	c.Flags().StringVar(&o.Audit, "audit", "", "where the audit log goes")
+	c.Flags().StringVar(&o.AuditPrograms, "audit-programs", "", "directory for the instructions of programs")
 	c.Flags().StringVar(&o.FDs, "fds", "", "the names of the inherited fds, JSON")
 	return c
 }
