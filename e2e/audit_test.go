@@ -166,6 +166,70 @@ func init() {
 	})
 }
 
+// TestAuditDaemonKilled kills daemon and worker in the middle of many calls: each is in
+// the log, and once. What is there twice has the same number, as the daemon was killed
+// between writing it and noting that.
+func TestAuditDaemonKilled(t *testing.T) {
+	needRoot(t)
+	file := filepath.Join(t.TempDir(), "log")
+	const kills = 6
+	s := start(t, brokered(probe("audit-many"), "--audit="+file))
+	s.expect("ready")
+	for i := range kills {
+		s.say("more")
+		name := []string{"daemon", "worker"}[i%2]
+		if err := unix.Kill(s.process(name), unix.SIGKILL); err != nil {
+			t.Error(err)
+		}
+		s.expect("done")
+	}
+	s.end(false) // run tells of the kills
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen, twice, last := map[string]int{}, 0, uint64(0)
+	for l := range bytes.Lines(b) {
+		e, err := audit.ParseLine(l)
+		if err != nil || e.Lost != 0 || e.Outcome != "ok" {
+			t.Fatalf("%v: %s", err, l)
+		}
+		if e.Seq <= last {
+			twice++
+			continue
+		}
+		if e.Seq != last+1 {
+			t.Errorf("number %d after %d", e.Seq, last)
+		}
+		last = e.Seq
+		if seen[e.Facts.Map.Name]++; e.Attempt < 2 && seen[e.Facts.Map.Name] > 1 {
+			t.Errorf("%q is there twice", e.Facts.Map.Name)
+		}
+	}
+	if len(seen) != kills*manyCalls {
+		t.Errorf("%d calls are in the log, of %d", len(seen), kills*manyCalls)
+	}
+	t.Logf("%d records, %d of them written twice", last, twice)
+}
+
+const manyCalls = 3000
+
+func init() {
+	probes["audit-many"] = func() {
+		ask("ready")
+		for round := 0; ; round++ {
+			for i := range manyCalls {
+				fd, e := variety(1).create(fmt.Sprintf("m%d_%d", round, i))
+				if e != 0 {
+					fail("%v", e)
+				}
+				unix.Close(fd)
+			}
+			ask("done")
+		}
+	}
+}
+
 // TestDeniedLog: a load that the policy denies says why in the caller's log, cut to its
 // room, as the verifier would.
 func TestDeniedLog(t *testing.T) {
