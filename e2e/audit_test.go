@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"os"
 	"os/exec"
@@ -226,6 +228,27 @@ func init() {
 				unix.Close(fd)
 			}
 			ask("done")
+		}
+	}
+}
+
+// TestAuditProgram: where the policy wants it, what was run is kept to the byte.
+func TestAuditProgram(t *testing.T) {
+	needRoot(t)
+	binary, file := attackBuild(t, false), filepath.Join(t.TempDir(), "log")
+	c := brokered(probe("audit"), "--policy=test-arrays", "--quiet", "--audit="+file)
+	c.Path, c.Args[0] = binary, binary
+	c.Run() // it may not do all that it tries
+	insns := returns(1)
+	sum := sha256.Sum256(insns)
+	digest := hex.EncodeToString(sum[:])
+	if kept, err := os.ReadFile(filepath.Join(file+".programs", digest+".insns")); err != nil || !bytes.Equal(kept, insns) {
+		t.Errorf("kept are %x, %v", kept, err)
+	}
+	shown := output(t, exec.Command(broker, "audit", "show", "--program", digest[:8], file))
+	for _, want := range []string{`prog_load socket_filter "two"`, "program " + digest, "imm: 1", "Exit"} {
+		if !strings.Contains(shown, want) {
+			t.Errorf("no %q in\n%s", want, shown)
 		}
 	}
 }
