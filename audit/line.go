@@ -86,28 +86,28 @@ func attrs(r *Record, limit int) []slog.Attr {
 		return s
 	}
 	f := &r.Facts
-	out := []slog.Attr{
+	out := append(make([]slog.Attr, 0, 24),
 		slog.Int("schema", Schema), slog.String("workload", r.Workload), slog.Uint64("seq", r.Seq),
 		slog.Int64("thread", f.Workload.Thread), slog.String("command", text("command", f.Command)),
-	}
-	var had []any
+	)
+	had := make([]slog.Attr, 0, 16)
 	for _, i := range factsOf(f.Command) {
 		if !in(&r.Has, i) {
 			continue
 		}
 		name := facts.Table[i].Name
 		before := len(cut)
-		had = append(had, slog.Any(name, short(facts.Table[i].At(f), limit, func(s string) string { return text(name, s) }, func() { cut = append(cut, name) })))
+		had = append(had, slog.Attr{Key: name, Value: short(facts.Table[i].At(f), limit, func(s string) string { return text(name, s) }, func() { cut = append(cut, name) })})
 		if len(cut) == before && in(&r.Cut, i) {
 			cut = append(cut, name)
 		}
 	}
-	out = append(out, slog.Group("facts", had...))
-	var unknown []any
+	out = append(out, slog.Attr{Key: "facts", Value: slog.GroupValue(had...)})
+	var unknown []slog.Attr
 	for _, u := range f.Unknown {
 		unknown = append(unknown, slog.String(u.Fact, text(u.Fact, u.Why)))
 	}
-	out = append(out, slog.Group("unknown", unknown...)) // a group without any isn't shown
+	out = append(out, slog.Attr{Key: "unknown", Value: slog.GroupValue(unknown...)}) // a group without any isn't shown
 	d := &r.Decision
 	out = append(out, slog.String("policy", r.Policy), slog.String("rule", text("rule", d.Rule)), slog.String("verdict", d.Verdict.String()),
 		slog.String("cause", d.Cause.String()), slog.String("message", text("message", d.Message)), slog.String("outcome", r.Outcome.String()))
@@ -139,7 +139,7 @@ func attrs(r *Record, limit int) []slog.Attr {
 }
 
 // short is the value of the fact at p, with at most limit bytes of text.
-func short(p any, limit int, text func(string) string, cut func()) any {
+func short(p any, limit int, text func(string) string, cut func()) slog.Value {
 	room := limit
 	fits := func(n int) bool {
 		room -= n
@@ -150,11 +150,11 @@ func short(p any, limit int, text func(string) string, cut func()) any {
 	}
 	switch p := p.(type) {
 	case *string:
-		return text(*p)
+		return slog.StringValue(text(*p))
 	case *int64:
-		return *p
+		return slog.Int64Value(*p)
 	case *bool:
-		return *p
+		return slog.BoolValue(*p)
 	case *[]string:
 		out := []string{}
 		for _, s := range *p {
@@ -163,7 +163,7 @@ func short(p any, limit int, text func(string) string, cut func()) any {
 			}
 			out = append(out, s)
 		}
-		return out
+		return slog.AnyValue(out)
 	case *[]int64:
 		out := []int64{}
 		for _, n := range *p {
@@ -172,7 +172,7 @@ func short(p any, limit int, text func(string) string, cut func()) any {
 			}
 			out = append(out, n)
 		}
-		return out
+		return slog.AnyValue(out)
 	case *map[string]string:
 		out := map[string]string{}
 		keys := make([]string, 0, len(*p))
@@ -187,7 +187,7 @@ func short(p any, limit int, text func(string) string, cut func()) any {
 			}
 			out[k] = v
 		}
-		return out
+		return slog.AnyValue(out)
 	}
 	panic("a fact of no type")
 }

@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"os"
 	"os/exec"
@@ -164,6 +166,91 @@ func init() {
 		}
 		return nil
 	})
+}
+
+// TestAuditDaemonKilled kills daemon and worker in the middle of many calls: each is in
+// the log, and once. What is there twice has the same number, as the daemon was killed
+// between writing it and noting that.
+func TestAuditDaemonKilled(t *testing.T) {
+	needRoot(t)
+	file := filepath.Join(t.TempDir(), "log")
+	const kills = 6
+	s := start(t, brokered(probe("audit-many"), "--audit="+file))
+	s.expect("ready")
+	for i := range kills {
+		s.say("more")
+		name := []string{"daemon", "worker"}[i%2]
+		if err := unix.Kill(s.process(name), unix.SIGKILL); err != nil {
+			t.Error(err)
+		}
+		s.expect("done")
+	}
+	s.end(false) // run tells of the kills
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen, twice, last := map[string]int{}, 0, uint64(0)
+	for l := range bytes.Lines(b) {
+		e, err := audit.ParseLine(l)
+		if err != nil || e.Lost != 0 || e.Outcome != "ok" {
+			t.Fatalf("%v: %s", err, l)
+		}
+		if e.Seq <= last {
+			twice++
+			continue
+		}
+		if e.Seq != last+1 {
+			t.Errorf("number %d after %d", e.Seq, last)
+		}
+		last = e.Seq
+		if seen[e.Facts.Map.Name]++; e.Attempt < 2 && seen[e.Facts.Map.Name] > 1 {
+			t.Errorf("%q is there twice", e.Facts.Map.Name)
+		}
+	}
+	if len(seen) != kills*manyCalls {
+		t.Errorf("%d calls are in the log, of %d", len(seen), kills*manyCalls)
+	}
+	t.Logf("%d records, %d of them written twice", last, twice)
+}
+
+const manyCalls = 3000
+
+func init() {
+	probes["audit-many"] = func() {
+		ask("ready")
+		for round := 0; ; round++ {
+			for i := range manyCalls {
+				fd, e := variety(1).create(fmt.Sprintf("m%d_%d", round, i))
+				if e != 0 {
+					fail("%v", e)
+				}
+				unix.Close(fd)
+			}
+			ask("done")
+		}
+	}
+}
+
+// TestAuditProgram: where the policy wants it, what was run is kept to the byte.
+func TestAuditProgram(t *testing.T) {
+	needRoot(t)
+	binary, file := attackBuild(t, false), filepath.Join(t.TempDir(), "log")
+	c := brokered(probe("audit"), "--policy=test-arrays", "--quiet", "--audit="+file)
+	c.Path, c.Args[0] = binary, binary
+	c.Run() // it may not do all that it tries
+	insns := returns(1)
+	sum := sha256.Sum256(insns)
+	digest := hex.EncodeToString(sum[:])
+	if kept, err := os.ReadFile(filepath.Join(file+".programs", digest+".insns")); err != nil || !bytes.Equal(kept, insns) {
+		t.Errorf("kept are %x, %v", kept, err)
+	}
+	shown := output(t, exec.Command(broker, "audit", "show", "--program", digest[:8], file))
+	for _, want := range []string{`prog_load socket_filter "two"`, "program " + digest, "imm: 1", "Exit"} {
+		if !strings.Contains(shown, want) {
+			t.Errorf("no %q in\n%s", want, shown)
+		}
+	}
 }
 
 // TestDeniedLog: a load that the policy denies says why in the caller's log, cut to its

@@ -85,5 +85,5 @@ func (p *narrow) Decide(f *facts.Facts) Decision {
 		f.Map.Type != "" && !p.ceiling.Maps.Has(f.Map.Type) || f.Prog.Type != "" && !p.ceiling.Progs.Has(f.Prog.Type) {
 		return Decision{Verdict: Deny, Cause: ByDefault, Message: "outside of " + p.name}
 	}
-	return Decision{Verdict: Allow, Cause: ByRule, Rule: p.name, Message: "within " + p.name}
+	return Decision{Verdict: Allow, Cause: ByRule, Rule: p.name, Message: "within " + p.name, Audit: AuditFull}
 }
