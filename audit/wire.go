@@ -106,7 +106,7 @@ func appendBody(b []byte, f *facts.Facts, policyName string, d *policy.Decision)
 	}
 	e.b[count] = n
 	e.list(len(f.Unknown), func(i int) {
-		e.text(f.Unknown[i].Fact, 64)
+		e.u8(number[f.Unknown[i].Fact]) // its name might be cut
 		e.text(f.Unknown[i].Why, 256)
 	})
 	return e.b
@@ -276,13 +276,13 @@ func parse(b []byte) (*Record, error) {
 		}
 	}
 	d.list(func() {
-		name, _ := d.text()
+		i := d.u8()
 		why, _ := d.text()
-		if _, ok := number[name]; !ok {
+		if int(i) >= len(facts.Table) {
 			d.bad = true
 			return
 		}
-		f.Unknown = append(f.Unknown, struct{ Fact, Why string }{name, why})
+		f.Unknown = append(f.Unknown, struct{ Fact, Why string }{facts.Table[i].Name, why})
 	})
 	if d.bad || len(d.b) != int(insns) {
 		return nil, errMalformed

@@ -487,7 +487,13 @@ func (t *thread) drop() {
 // only call: they hold until the next.
 func (t *thread) inspect(q *request.Request, n *notify.Notification) *facts.Facts {
 	f := &t.facts
-	inspect.Request(q, t.cfg.Policy.Needs(q.Row.Name), f)
+	needs := t.cfg.Policy.Needs(q.Row.Name)
+	look := needs
+	if t.pad != nil {
+		look = facts.All() // for the log
+	}
+	inspect.Request(q, look, f)
+	inspect.Missing(needs, f)
 	f.Workload.ID, f.Workload.Thread = t.cfg.Workload, int64(n.TID)
 	return f
 }

@@ -291,7 +291,9 @@ func (t *server) serve(seq uint32) error {
 // itself, that the policy allows, about what the workload could name.
 func (t *server) allows(q *request.Request) bool {
 	f := &t.facts
-	inspect.Request(q, t.cfg.Policy.Needs(q.Row.Name), f)
+	needs := t.cfg.Policy.Needs(q.Row.Name)
+	inspect.Request(q, needs, f)
+	inspect.Missing(needs, f)
 	f.Workload.ID = t.cfg.Workload
 	d := t.cfg.Policy.Decide(f)
 	switch {

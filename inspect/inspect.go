@@ -16,7 +16,7 @@ func Request(q *request.Request, needs facts.Set, f *facts.Facts) {
 	*f = facts.Facts{
 		Map:    facts.Map{Flags: f.Map.Flags[:0]},
 		Prog:   facts.Prog{Flags: f.Prog.Flags[:0], Helpers: f.Prog.Helpers[:0]},
-		Attach: facts.Attach{Functions: f.Attach.Functions[:0], Offsets: f.Attach.Offsets[:0]},
+		Attach: facts.Attach{Functions: f.Attach.Functions[:0], Offsets: f.Attach.Offsets[:0], Flags: f.Attach.Flags[:0]},
 	}
 	f.Command = q.Row.Name
 	switch q.Row.Command {
@@ -24,7 +24,7 @@ func Request(q *request.Request, needs facts.Set, f *facts.Facts) {
 		ofMap(q, f)
 	case abi.ProgLoad:
 		ofProg(q, needs, f)
-	case abi.ProgAttach, abi.ProgDetach, abi.ProgQuery, abi.RawTPOpen, abi.LinkCreate:
+	case abi.ProgAttach, abi.ProgDetach, abi.ProgQuery, abi.RawTPOpen, abi.LinkCreate, abi.LinkUpdate:
 		ofAttach(q, f)
 	case abi.ObjPin, abi.ObjGet:
 		f.Pin.Path = text(q, "pathname")
@@ -34,6 +34,37 @@ func Request(q *request.Request, needs facts.Set, f *facts.Facts) {
 	}
 	f.Object.Kind = objectKind(q)
 	f.Token = q.Row.TokenFlags != "" && q.Field(q.Row.TokenFlags)&abi.FTokenFD != 0
+}
+
+// derived are the facts that are found out here, and those of who calls, which the broker adds.
+var derived = func() (s facts.Set) {
+	for _, name := range []string{
+		"command", "workload.id", "workload.thread", "pin.path", "token", "object.kind",
+		"map.type", "map.key_size", "map.value_size", "map.max_entries", "map.flags", "map.name", "map.bytes",
+		"prog.type", "prog.attach_type", "prog.name", "prog.license", "prog.insns", "prog.flags", "prog.sleepable", "prog.signed", "prog.helpers", "prog.digest",
+		"attach.type", "attach.flags", "attach.ifindex", "attach.tracepoint", "attach.functions", "attach.file", "attach.offsets", "attach.pid",
+		"attach.protocol", "attach.hook", "attach.priority",
+		"perf_event.type", "perf_event.config", "perf_event.pid", "perf_event.cpu", "perf_event.function", "perf_event.file", "perf_event.offset",
+	} {
+		s.Add(name)
+	}
+	return s
+}()
+
+// Missing notes which of the facts that a policy needs aren't known. It can't decide
+// without them: a list that is empty because nobody has looked isn't an empty list.
+func Missing(needs facts.Set, f *facts.Facts) {
+	for i := range needs {
+		needs[i] &^= derived[i]
+	}
+	if needs == (facts.Set{}) {
+		return
+	}
+	for i := range facts.Table {
+		if t := &facts.Table[i]; needs.Has(t.Name) && t.Has(f.Command) {
+			f.Unknown = append(f.Unknown, struct{ Fact, Why string }{t.Name, "this version of bpfbroker doesn't find it out"})
+		}
+	}
 }
 
 // Unknown returns the facts of a call that could not be copied: its command is
@@ -78,7 +109,12 @@ func ofAttach(q *request.Request, f *facts.Facts) {
 		a.Tracepoint = text(q, "name")
 		return
 	}
-	a.Type = value(q, "attach_type")
+	if q.Row.Field("attach_type") != nil {
+		a.Type = value(q, "attach_type")
+	}
+	if field := attachFlags[q.Row.Command]; field != "" {
+		a.Flags = flags(q, field, a.Flags)
+	}
 	if live(q, "target_ifindex") {
 		a.Ifindex = number(q, "target_ifindex")
 	}
@@ -99,6 +135,9 @@ func ofAttach(q *request.Request, f *facts.Facts) {
 		a.Priority = signed32(q, "netfilter.priority")
 	}
 }
+
+// attachFlags are the fields of flags that say how to attach.
+var attachFlags = map[abi.Command]string{abi.ProgAttach: "attach_flags", abi.ProgDetach: "attach_flags", abi.LinkCreate: "flags", abi.LinkUpdate: "flags"}
 
 // Numbers of include/uapi/linux/netfilter.h that a BPF program may be attached with
 // (kernel/bpf/../net/netfilter/nf_bpf_link.c, bpf_nf_check_pf_and_hooks).

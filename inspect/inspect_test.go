@@ -126,7 +126,7 @@ func TestFacts(t *testing.T) {
 		{abi.ProgLoad, map[string]any{"prog_type": "xdp", "expected_attach_type": "xdp", "insns": calls, "insn_cnt": len(calls) / 8, "license": "GPL", "prog_name": "drop", "prog_flags": 1 << 4},
 			"command prog_load\nprog.type xdp\nprog.attach_type xdp\nprog.name drop\nprog.license GPL\nprog.insns 8\nprog.flags [BPF_F_SLEEPABLE]\nprog.sleepable true\n" +
 				"prog.helpers [99999 /* bpf_func_id? */ bpf_map_lookup_elem bpf_probe_read_kernel bpf_trace_printk]\nprog.digest DIGEST\n"},
-		{abi.LinkCreate, map[string]any{"attach_type": "xdp", "target_ifindex": 3}, "command link_create\nattach.type xdp\nattach.ifindex 3\n"},
+		{abi.LinkCreate, map[string]any{"attach_type": "xdp", "target_ifindex": 3, "flags": 1 << 3}, "command link_create\nattach.type xdp\nattach.flags [BPF_F_BEFORE]\nattach.ifindex 3\n"},
 		{abi.LinkCreate, map[string]any{"attach_type": "cgroup_inet_ingress", "target_fd": 3}, "command link_create\nattach.type cgroup_inet_ingress\n"},
 		{abi.LinkCreate, map[string]any{"attach_type": "netfilter", "netfilter.pf": 2, "netfilter.hooknum": 3, "netfilter.priority": 1<<32 - 100},
 			"command link_create\nattach.type netfilter\nattach.protocol ipv4\nattach.hook output\nattach.priority -100\n"},
@@ -154,6 +154,22 @@ func TestFacts(t *testing.T) {
 		if got := have(&f); got != test.want {
 			t.Errorf("%v: got\n%s, wanted\n%s", test.fields, got, test.want)
 		}
+	}
+}
+
+// A fact that a policy needs and that nobody found out isn't taken for nothing: for the
+// empty list, of which anything is true.
+func TestMissing(t *testing.T) {
+	var needs facts.Set
+	for _, name := range []string{"prog.kfuncs", "prog.helpers", "attach.cgroup"} {
+		needs.Add(name)
+	}
+	q := newCaller(t).request(abi.ProgLoad, map[string]any{"prog_type": "xdp", "insns": calls, "insn_cnt": len(calls) / 8, "license": "GPL"})
+	var f facts.Facts
+	inspect.Request(q, needs, &f)
+	inspect.Missing(needs, &f)
+	if len(f.Unknown) != 1 || f.Unknown.Why("prog.kfuncs") == "" {
+		t.Errorf("unknown: got %v, wanted prog.kfuncs", f.Unknown)
 	}
 }
 
