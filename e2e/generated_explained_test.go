@@ -30,10 +30,11 @@ var explanations = []struct {
 	{"that an info's output can't be written is found after the call, in which the kernel may find something else", func(r *generate.Request, native, brokered deed, kind string) bool {
 		return r.Call == "obj_get_info_by_fd" && strings.HasPrefix(native.Text, "returns EFAULT\n") && !brokered.OK
 	}},
-	{"the ids before and after one of the process's own are anybody's", func(r *generate.Request, native, brokered deed, kind string) bool {
+	{"the ids before and after one of the process's own, and that of its lower bytes, are anybody's", func(r *generate.Request, native, brokered deed, kind string) bool {
+		_, size := r.Attr()
 		next := strings.HasSuffix(r.Call, "_next_id") // which begins behind the one before
 		return (next || strings.HasSuffix(r.Call, "_by_id")) && slices.ContainsFunc(r.Refs, func(f generate.Ref) bool {
-			return strings.HasPrefix(f.Name, "id ") && f.Add != 0 && !(next && f.Add == -1)
+			return strings.HasPrefix(f.Name, "id ") && (size < f.Size || f.Add != 0 && !(next && f.Add == -1))
 		})
 	}},
 	{"a log with BPF_LOG_STATS has times in it, which are longer or shorter", func(r *generate.Request, native, brokered deed, kind string) bool {
