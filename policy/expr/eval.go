@@ -84,6 +84,9 @@ func (s *Set) Begin(f *facts.Facts) *Frame {
 	return fr
 }
 
+// Renew gives the frame its steps again: to explain what was decided.
+func (fr *Frame) Renew() { fr.steps = MaxSteps }
+
 // End ends it: the frame must not be used again.
 func (s *Set) End(fr *Frame) {
 	clear(fr.vars)
