@@ -32,6 +32,7 @@ type Workload struct {
 	ID          string
 	UID, GID    int64  // of its owner, in the initial user namespace
 	Cgroup      string // path below the root of the cgroup v2 hierarchy
+	NetnsOwn    bool   // its network namespace isn't the host's
 	Container   Container
 	Labels      map[string]string
 	Annotations map[string]string
@@ -85,8 +86,9 @@ type Target struct {
 
 // Attach is what a program is attached to, detached from or asked about.
 type Attach struct {
-	Type         string // "cgroup_inet_ingress"
-	ProgID       int64  // of the program
+	Type         string   // "cgroup_inet_ingress"
+	Flags        []string // BPF_F_…
+	ProgID       int64    // of the program
 	ProgType     string
 	ProgOwn      bool     // it is the workload's
 	Cgroup       string   // path below the root of the cgroup v2 hierarchy

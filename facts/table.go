@@ -59,6 +59,7 @@ var Table = []Fact{
 	{Name: "workload.uid", Type: Int, About: "user id of the workload's owner, on the host", At: func(f *Facts) any { return &f.Workload.UID }},
 	{Name: "workload.gid", Type: Int, About: "group id of the workload's owner, on the host", At: func(f *Facts) any { return &f.Workload.GID }},
 	{Name: "workload.cgroup", Type: String, About: "its cgroup, a path below the root of cgroup v2", At: func(f *Facts) any { return &f.Workload.Cgroup }},
+	{Name: "workload.netns_own", Type: Bool, About: "its network namespace isn't the host's", Costs: true, At: func(f *Facts) any { return &f.Workload.NetnsOwn }},
 	{Name: "workload.container_id", Type: String, About: "the container's id, as its runtime says", At: func(f *Facts) any { return &f.Workload.Container.ID }},
 	{Name: "workload.container", Type: String, About: "the container's name", At: func(f *Facts) any { return &f.Workload.Container.Name }},
 	{Name: "workload.image", Type: String, About: "the container's image", At: func(f *Facts) any { return &f.Workload.Container.Image }},
@@ -97,6 +98,7 @@ var Table = []Fact{
 	{Name: "prog.digest", Type: String, On: progs, Costs: true, About: "its normalised SHA-256, in hexadecimal, as `bpfbroker digest` prints it", At: func(f *Facts) any { return &f.Prog.Digest }},
 
 	{Name: "attach.type", Type: String, On: attaches, About: "the attach type", At: func(f *Facts) any { return &f.Attach.Type }},
+	{Name: "attach.flags", Type: Strings, On: attaches, About: "names of the flags", At: func(f *Facts) any { return &f.Attach.Flags }},
 	{Name: "attach.prog_id", Type: Int, On: attaches, Costs: true, About: "id of the program", At: func(f *Facts) any { return &f.Attach.ProgID }},
 	{Name: "attach.prog_type", Type: String, On: attaches, Costs: true, About: "the program's type", At: func(f *Facts) any { return &f.Attach.ProgType }},
 	{Name: "attach.prog_own", Type: Bool, On: attaches, Costs: true, About: "the program was made for the workload", At: func(f *Facts) any { return &f.Attach.ProgOwn }},

@@ -29,6 +29,25 @@ const (
 	maxNodes = 2000
 )
 
+// maxCost bounds what CEL estimates that an expression can cost, where facts are as large
+// as they may be. What a decision costs in fact is bounded as well: expr.MaxSteps.
+const maxCost = 10_000_000
+
+// sizes say how large facts may be: lists of 1024 elements, strings of 4096 characters.
+type sizes struct{}
+
+func (sizes) EstimateSize(n checker.AstNode) *checker.SizeEstimate {
+	e := checker.SizeEstimate{Max: 4096}
+	if n.Type().Kind() != types.StringKind {
+		e.Max = 1024
+	}
+	return &e
+}
+
+func (sizes) EstimateCallCost(string, string, *checker.AstNode, []checker.AstNode) *checker.CallEstimate {
+	return nil
+}
+
 // functions are those of CEL that policies have: on strings, ints, bools and lists. The
 // names are CEL's own.
 var functions = []string{
@@ -196,6 +215,10 @@ func (c *checking) compile(n *yaml.Node, what string, commands []string, inRule 
 		for _, e := range errs.GetErrors() {
 			s.location(e)
 		}
+		return nil, nil
+	}
+	if cost, err := checker.Cost(s.ast, sizes{}); err != nil || cost.Max > maxCost {
+		c.node(n, "%s could cost too much: lists in loops in lists", what)
 		return nil, nil
 	}
 	before := len(c.errors)
