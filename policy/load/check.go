@@ -241,6 +241,10 @@ func (s *scalar) names(e ast.Expr, loops []string) bool {
 	switch e.Kind() {
 	case ast.IdentKind, ast.SelectKind:
 		if name, root, isName := dotted(e); isName {
+			if e.Kind() == ast.SelectKind && e.AsSelect().IsTestOnly() && facts.Find(name) != nil {
+				s.id(root.ID(), "has() is for labels: the rule's commands always have %s", name)
+				return false
+			}
 			return s.name(name, root, loops)
 		}
 		if e.Kind() == ast.SelectKind {

@@ -523,7 +523,7 @@ func (d *document) limited(r *ruleNodes) {
 	}
 }
 
-// has says which of a rule's commands don't have a fact.
+// lacking says which of a rule's commands don't have a fact.
 func lacking(commands []string, f *facts.Fact) (without []string) {
 	if commands == nil {
 		commands = policy.Commands()
