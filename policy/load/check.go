@@ -109,6 +109,7 @@ type checking struct {
 	parser  *parser.Parser
 	checker *checker.Env
 	vars    []*variable
+	later   []string // all variables' names
 }
 
 // variable is one of the policy's.
@@ -328,7 +329,9 @@ func (s *scalar) name(name string, root ast.Expr, loops []string) bool {
 		known = append(known, v.name)
 	}
 	hint := ""
-	if n := nearest(name, known); n != "" {
+	if slices.Contains(s.later, name) {
+		hint = "; a variable can speak of those before it only"
+	} else if n := nearest(name, known); n != "" {
 		hint = fmt.Sprintf("; did you mean %q?", n)
 	} else if group := s.group(first); group != "" {
 		hint = "; there are: " + group
@@ -350,6 +353,7 @@ func (s *scalar) group(first string) string {
 
 var (
 	overloadMessage = regexp.MustCompile(`^found no matching overload for '([^']*)' applied to '([^']*)'`)
+	unexpected      = regexp.MustCompile(`^(?:extraneous|mismatched) input ('[^']*')`)
 	container       = regexp.MustCompile(` \(in container '[^']*'\)`)
 )
 
@@ -359,6 +363,17 @@ func plain(m string) string {
 	m = strings.TrimPrefix(m, "Syntax error: ")
 	if i := strings.Index(m, " expecting {"); i > 0 {
 		m = m[:i] // a list of all tokens
+	}
+	switch {
+	case strings.Contains(m, "input '<EOF>'"):
+		return "the expression ends too early"
+	case strings.HasPrefix(m, "token recognition error at: '= "), strings.HasPrefix(m, "token recognition error at: '='"):
+		return "no operator =; to compare, write =="
+	case strings.HasPrefix(m, "token recognition error at: "):
+		return "unexpected " + strings.TrimPrefix(m, "token recognition error at: ")
+	}
+	if g := unexpected.FindStringSubmatch(m); g != nil {
+		return "unexpected " + g[1]
 	}
 	g := overloadMessage.FindStringSubmatch(m)
 	if g == nil {

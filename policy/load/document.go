@@ -43,6 +43,8 @@ type entry struct {
 type ruleNodes struct {
 	policy.Rule
 	at, name, commands, when, limits, expires *yaml.Node
+
+	broken bool // its condition has mistakes
 }
 
 // yamlLine finds the line in the messages of package yaml.

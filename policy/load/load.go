@@ -70,6 +70,9 @@ var variableName = regexp.MustCompile(`^[a-z_][a-zA-Z0-9_]{0,62}$`)
 func (d *document) expressions() error {
 	c := &checking{document: d}
 	var err error
+	for _, e := range d.variables {
+		c.later = append(c.later, e.name)
+	}
 	if c.parser, err = cel(); err != nil {
 		return fmt.Errorf("make CEL's parser: %w", err)
 	}
@@ -121,9 +124,10 @@ func (d *document) expressions() error {
 	for _, r := range d.rules {
 		if r.when != nil {
 			r.When, _ = c.compile(r.when, "when", r.Commands, true)
+			r.broken = r.When == nil
 			if r.When != nil && r.When.Type != facts.Bool {
-				d.node(r.when, "when is a %s; wanted a condition (bool)", r.When.Type)
-				r.When = nil
+				d.node(r.when, "when has the type %s; wanted a condition, bool", r.When.Type)
+				r.When, r.broken = nil, true
 			}
 			if r.When != nil {
 				folded, err := fold.Fold(r.When)
@@ -174,8 +178,8 @@ func (d *document) reachable() {
 		} else {
 			names[r.Name] = r.Line
 		}
-		if r.when != nil && r.When == nil && len(d.errors) > 0 {
-			continue // it has mistakes, or is always true: not told apart then
+		if r.broken {
+			continue
 		}
 		when := ""
 		if r.When != nil {

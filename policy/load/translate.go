@@ -3,6 +3,7 @@ package load
 import (
 	"regexp"
 	"slices"
+	"strings"
 
 	"cel.dev/cel-go/common/ast"
 	"cel.dev/cel-go/common/operators"
@@ -17,6 +18,10 @@ import (
 func (s *scalar) node(e ast.Expr) (*expr.Node, *domain) {
 	typ, ok := factType(s.ast.GetType(e.ID()))
 	if !ok && !(e.Kind() == ast.ListKind && len(e.AsList().Elements()) == 0) {
+		if strings.Contains(s.ast.GetType(e.ID()).String(), "dyn") {
+			s.id(e.ID(), "the elements have different types")
+			return nil, nil
+		}
 		s.id(e.ID(), "policies have no values of the type %s; only string, int, bool and lists of strings or ints", s.ast.GetType(e.ID()))
 		return nil, nil
 	}
