@@ -332,28 +332,32 @@ func (r *Rules) denied(u *rule, f *facts.Facts, fr *expr.Frame) string {
 // of which most comparisons held, of several the first.
 func (r *Rules) nearest(c *forCommand, f *facts.Facts, fr *expr.Frame) Decision {
 	var best *rule
-	why, line, most := "", 0, -1
+	nearest := expr.Failed{Met: -1}
 	fr.Renew()
 	for _, u := range c.rules {
 		if u.Verdict == Deny {
 			continue
 		}
-		w, l, met := "it has expired", u.Line, 0
+		failed := expr.Failed{Line: u.Line}
 		if !u.expired(r.now) {
-			w, l, met = u.cond.Why(fr)
+			failed = u.cond.Failed(fr)
 		} else if u.cond != nil {
 			if holds, fault := u.cond.Holds(fr); fault != nil || !holds {
 				continue
 			}
 		}
-		if met > most {
-			best, why, line, most = u, w, l, met
+		if failed.Met > nearest.Met {
+			best, nearest = u, failed
 		}
 	}
 	if best == nil {
 		return Decision{Message: fmt.Sprintf("policy %q: no rule allows %s", r.spec.Name, f.Command)}
 	}
-	return Decision{Message: fmt.Sprintf("policy %q: no rule matches %s; nearest is %q%s: %s", r.spec.Name, f.Command, best.Name, place(r.spec.File, line), why)}
+	why := "it has expired"
+	if !best.expired(r.now) {
+		why = best.cond.Why(nearest, fr)
+	}
+	return Decision{Message: fmt.Sprintf("policy %q: no rule matches %s; nearest is %q%s: %s", r.spec.Name, f.Command, best.Name, place(r.spec.File, nearest.Line), why)}
 }
 
 // sorted returns the names in the order of the table.

@@ -34,7 +34,8 @@ var tooLong = &Fault{Why: fmt.Sprintf("the conditions take more than %d steps", 
 // Set is a policy's variables, which its conditions share.
 type Set struct {
 	nodes []*Node
-	vars  []any // the evaluator of each: fn[bool], …
+	vars  []any   // the evaluator of each: fn[bool], …
+	conds []*Cond // those that are conditions: for explanations
 	pool  sync.Pool
 }
 
@@ -49,7 +50,13 @@ func NewSet(vars []*Node) (*Set, error) {
 		if err != nil {
 			return nil, err
 		}
-		s.nodes, s.vars = append(s.nodes, n), append(s.vars, f)
+		var c *Cond
+		if n.Type == facts.Bool {
+			if c, err = s.cond(n); err != nil {
+				return nil, err
+			}
+		}
+		s.nodes, s.vars, s.conds = append(s.nodes, n), append(s.vars, f), append(s.conds, c)
 	}
 	s.pool.New = func() any { return &Frame{vars: make([]memo, len(s.vars))} }
 	return s, nil

@@ -7,19 +7,24 @@ import (
 	"github.com/bpfbroker/bpfbroker/facts"
 )
 
-// Why says in a few words why the condition doesn't hold: the comparison that failed, and
-// what was compared. line is where that stands in the policy's file; met is how many
-// comparisons before it held, by which a caller finds the rule that came nearest.
-func (c *Cond) Why(fr *Frame) (why string, line, met int) {
-	return c.why(fr, false)
+// Failed is the comparison for which a condition doesn't hold.
+type Failed struct {
+	Line int // in the policy's file
+	Met  int // how many comparisons before it held: by that, the rule is found that came nearest
+
+	leaf    *Node
+	negated bool // it holds, and shouldn't
 }
 
-// why explains that the condition has the other value than wanted.
-func (c *Cond) why(fr *Frame, negated bool) (why string, line, met int) {
-	n := c.Node
+// Failed finds it.
+func (c *Cond) Failed(fr *Frame) Failed { return c.failed(fr, false) }
+
+// failed finds why the condition has the other value than wanted.
+func (c *Cond) failed(fr *Frame, negated bool) Failed {
+	n, met := c.Node, 0
 	switch {
 	case n.Op == Not:
-		return c.kids[0].why(fr, !negated)
+		return c.kids[0].failed(fr, !negated)
 	case n.Op == And && !negated, n.Op == Or && negated:
 		// The first that isn't as wanted is enough.
 		for _, k := range c.kids {
@@ -28,27 +33,32 @@ func (c *Cond) why(fr *Frame, negated bool) (why string, line, met int) {
 				continue
 			}
 			if v == negated {
-				why, line, m := k.why(fr, negated)
-				return why, line, met + m
+				f := k.failed(fr, negated)
+				f.Met += met
+				return f
 			}
 			met++
 		}
 	case n.Op == Or, n.Op == And:
-		// All of them are not as wanted; the one that came nearest is told.
-		best := -1
+		// None is as wanted; the one that came nearest is told.
+		best := Failed{Met: -1}
 		for _, k := range c.kids {
-			if w, l, m := k.why(fr, negated); m > best {
-				why, line, best = w, l, m
+			if f := k.failed(fr, negated); f.Met > best.Met {
+				best = f
 			}
 		}
-		return why, line, best
+		return best
 	case n.Op == Var:
-		if k, err := c.set.cond(c.set.nodes[n.Int]); err == nil {
-			return k.why(fr, negated)
+		if k := c.set.conds[n.Int]; k != nil {
+			return k.failed(fr, negated)
 		}
 	}
-	return c.set.leaf(n, fr, negated), n.Line, met
+	return Failed{Line: n.Line, Met: met, leaf: n, negated: negated}
 }
+
+// Why says in a few words why the condition doesn't hold: the comparison that failed, and
+// what was compared.
+func (c *Cond) Why(f Failed, fr *Frame) string { return c.set.leaf(f.leaf, fr, f.negated) }
 
 // leaf explains a condition that has no conditions in it.
 func (s *Set) leaf(n *Node, fr *Frame, negated bool) string {
