@@ -21,6 +21,7 @@ const module = "github.com/bpfbroker/bpfbroker"
 // only what comes before it. What decides (policy, on facts) and what acts
 // (perform) don't know of each other: broker strings them together.
 var mayImport = map[string][]string{
+	"facts/reference": {"facts"},
 	"abi/reference":   {"abi"},
 	"hack/confinedoc": {"confine"},
 	"hack/parity":     {"internal/sys"},

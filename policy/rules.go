@@ -75,8 +75,9 @@ type Rules struct {
 
 // forCommand are the rules of one command, in order.
 type forCommand struct {
-	rules []*rule
-	needs facts.Set
+	rules   []*rule
+	needs   facts.Set
+	expires bool // one of them does
 }
 
 type rule struct {
@@ -149,6 +150,7 @@ func (r *Rules) add(spec *Rule, vars []facts.Set) error {
 			return fmt.Errorf("no command %q", name)
 		}
 		f.rules = append(f.rules, c)
+		f.expires = f.expires || !spec.Expires.IsZero()
 		f.needs.Union(c.needs)
 		for _, l := range []*Limits{spec.Limits, &r.spec.Limits} {
 			if l != nil && l.Bytes > 0 && name == "map_create" {
@@ -215,10 +217,14 @@ func (r *Rules) Decide(f *facts.Facts) Decision {
 	if c == nil || len(c.rules) == 0 {
 		return Decision{Message: fmt.Sprintf("policy %q: no rule is for %s", r.spec.Name, clip(f.Command))}
 	}
+	var now time.Time // one for the whole decision
+	if c.expires {
+		now = r.now()
+	}
 	fr := r.set.Begin(f)
 	defer r.set.End(fr)
 	for _, u := range c.rules {
-		if u.expired(r.now) {
+		if u.expired(now) {
 			continue
 		}
 		if u.cond != nil {
@@ -232,11 +238,11 @@ func (r *Rules) Decide(f *facts.Facts) Decision {
 		}
 		return r.matched(u, f, fr)
 	}
-	return r.nearest(c, f, fr)
+	return r.nearest(c, f, fr, now)
 }
 
-func (u *rule) expired(now func() time.Time) bool {
-	return !u.Expires.IsZero() && !now().Before(u.Expires)
+func (u *rule) expired(now time.Time) bool {
+	return !u.Expires.IsZero() && !now.Before(u.Expires)
 }
 
 // matched is the decision of a rule that matches.
@@ -330,7 +336,7 @@ func (r *Rules) denied(u *rule, f *facts.Facts, fr *expr.Frame) string {
 
 // nearest is the denial by default: it names the rule that came nearest, which is the one
 // of which most comparisons held, of several the first.
-func (r *Rules) nearest(c *forCommand, f *facts.Facts, fr *expr.Frame) Decision {
+func (r *Rules) nearest(c *forCommand, f *facts.Facts, fr *expr.Frame, now time.Time) Decision {
 	var best *rule
 	nearest := expr.Failed{Met: -1}
 	fr.Renew()
@@ -339,7 +345,7 @@ func (r *Rules) nearest(c *forCommand, f *facts.Facts, fr *expr.Frame) Decision 
 			continue
 		}
 		failed := expr.Failed{Line: u.Line}
-		if !u.expired(r.now) {
+		if !u.expired(now) {
 			failed = u.cond.Failed(fr)
 		} else if u.cond != nil {
 			if holds, fault := u.cond.Holds(fr); fault != nil || !holds {
@@ -354,7 +360,7 @@ func (r *Rules) nearest(c *forCommand, f *facts.Facts, fr *expr.Frame) Decision 
 		return Decision{Message: fmt.Sprintf("policy %q: no rule allows %s", r.spec.Name, f.Command)}
 	}
 	why := "it has expired"
-	if !best.expired(r.now) {
+	if !best.expired(now) {
 		why = best.cond.Why(nearest, fr)
 	}
 	return Decision{Message: fmt.Sprintf("policy %q: no rule matches %s; nearest is %q%s: %s", r.spec.Name, f.Command, best.Name, place(r.spec.File, nearest.Line), why)}

@@ -1,0 +1,298 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/bpfbroker/bpfbroker/policy"
+	"github.com/bpfbroker/bpfbroker/policy/load"
+)
+
+// Exit codes of commands that look at something and say whether it is as it should be.
+const (
+	exitProblems = 1
+	exitUsage    = 2
+)
+
+// usageErrors makes the command end with exitUsage where it is called wrongly.
+func usageErrors(c *cobra.Command) {
+	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{err, exitUsage} })
+	if check := c.Args; check != nil {
+		c.Args = func(c *cobra.Command, args []string) error {
+			if err := check(c, args); err != nil {
+				return &exitError{fmt.Errorf("%s: %w; see --help", strings.TrimPrefix(c.CommandPath(), "bpfbroker "), err), exitUsage}
+			}
+			return nil
+		}
+	}
+}
+
+// complete gives a flag the values that shells complete.
+func complete(c *cobra.Command, flag string, values ...string) {
+	err := c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+	if err != nil {
+		panic(err) // no such flag
+	}
+}
+
+func policyCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "policy",
+		Short: "Check, test and show policies",
+		Long: `Check, test and show policies: what decides the operations of workloads. A policy is a
+YAML file of rules, each with a condition in CEL over facts (see "bpfbroker facts"); the
+first rule that matches an operation decides on it, and what no rule matches is denied.
+
+Exit status: 0 if all is well, 1 if there are problems, 2 if it is called wrongly.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	usageErrors(c)
+	c.AddCommand(policyCheck(), policyTest(), policyCeiling(), policyShow(), policyList())
+	return c
+}
+
+// yamlFiles has shells complete policies' files.
+func yamlFiles(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return []string{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt
+}
+
+// policyNames has shells complete built-in policies, then files.
+func policyNames(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return policy.Names(), cobra.ShellCompDirectiveDefault
+}
+
+// problems is the error for what was told already, file by file.
+func problems(bad, all int, what string) error {
+	if bad == 0 {
+		return nil
+	}
+	return &exitError{fmt.Errorf("%d of %d %s", bad, all, what), exitProblems}
+}
+
+func policyCheck() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "check FILE…",
+		Short: "Say what is wrong with policies",
+		Long: `Read policies and list all mistakes of each, with their places: YAML, unknown names,
+CEL's types, rules that never decide, conditions that cost too much.`,
+		Example: `  bpfbroker policy check policies/*.yaml`,
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			bad := 0
+			for _, path := range args {
+				p, err := load.File(path)
+				if err != nil {
+					bad++
+					fmt.Fprintln(c.ErrOrStderr(), err)
+					continue
+				}
+				fmt.Fprintf(c.OutOrStdout(), "%s: policy %s, %d rules\n", path, p.Name(), len(p.Spec().Rules))
+			}
+			return problems(bad, len(args), "policies have mistakes")
+		},
+		ValidArgsFunction: yamlFiles,
+	}
+	usageErrors(c)
+	return c
+}
+
+// casesPath is the file with the cases of a policy's file.
+func casesPath(path string) string {
+	for _, ext := range []string{".yaml", ".yml"} {
+		if base, ok := strings.CutSuffix(path, ext); ok {
+			return base + ".tests" + ext
+		}
+	}
+	return path + ".tests.yaml"
+}
+
+func policyTest() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "test FILE…",
+		Short: "Ask policies the cases beside them",
+		Long: `Ask each policy the cases in the file beside it: of NAME.yaml, NAME.tests.yaml. A case has
+facts, and what the policy must decide:
+
+  apiVersion: bpfbroker/v1alpha1
+  kind: PolicyTest
+  cases:
+  - name: large maps are denied
+    facts: {command: map_create, map.type: array, map.max_entries: 9}
+    want: {verdict: deny, cause: default, message: map.max_entries is 9}
+
+Facts that aren't given are zero. Beside verdict (allow, deny, native), want may have rule,
+cause (rule, default, limit, error), errno, and a part of the message. Facts of "unknown",
+each with a reason, couldn't be found out.`,
+		Example: `  bpfbroker policy test policies/cart.yaml`,
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			bad := 0
+			for _, path := range args {
+				n, failed, err := testPolicy(path)
+				if err != nil {
+					bad++
+					fmt.Fprintln(c.ErrOrStderr(), err)
+					continue
+				}
+				for _, f := range failed {
+					fmt.Fprint(c.OutOrStdout(), f.String())
+				}
+				if len(failed) > 0 {
+					bad++
+				}
+				fmt.Fprintf(c.OutOrStdout(), "%s: %d cases, %d failed\n", path, n, len(failed))
+			}
+			return problems(bad, len(args), "policies failed")
+		},
+		ValidArgsFunction: yamlFiles,
+	}
+	usageErrors(c)
+	return c
+}
+
+func testPolicy(path string) (n int, failed []load.Failure, err error) {
+	p, err := load.File(path)
+	if err != nil {
+		return 0, nil, err
+	}
+	name := casesPath(path)
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return 0, nil, fmt.Errorf("read cases of %s: %w", path, err)
+	}
+	cases, err := load.ParseCases(name, text)
+	if err != nil {
+		return 0, nil, err
+	}
+	return len(cases.List), cases.Run(p), nil
+}
+
+func policyCeiling() *cobra.Command {
+	var format string
+	c := &cobra.Command{
+		Use:   "ceiling NAME|FILE",
+		Short: "Print what a policy could ever allow",
+		Long: `Print the ceiling of a policy: the commands, map types, program types and attach types
+that its rules could ever allow, whatever else they ask for. It is what the kernel enforces
+on a worker, by the token that the worker is given: whoever takes it over gets this and
+nothing else. KERNEL MEMORY says that programs may read the kernel's memory.`,
+		Example: `  bpfbroker policy ceiling observe
+  bpfbroker policy ceiling policies/cart.yaml -o json`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if format != "text" && format != "json" {
+				return &exitError{fmt.Errorf("policy ceiling: format %q: not one of text, json", format), exitUsage}
+			}
+			p, err := load.Find(args[0])
+			if err != nil {
+				return &exitError{err, exitProblems}
+			}
+			return writeCeiling(c.OutOrStdout(), format, p.Ceiling())
+		},
+		ValidArgsFunction: policyNames,
+	}
+	usageErrors(c)
+	c.Flags().StringVarP(&format, "output", "o", "text", "format: text, json")
+	complete(c, "output", "text", "json")
+	return c
+}
+
+func writeCeiling(w io.Writer, format string, c policy.Ceiling) error {
+	names := func(s policy.Set) []string {
+		if s.Any {
+			return []string{"any"}
+		}
+		return s.Names
+	}
+	if format == "json" {
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		return e.Encode(struct {
+			Commands     []string          `json:"commands"`
+			Maps         []string          `json:"map_types"`
+			Progs        []string          `json:"program_types"`
+			Attachs      []string          `json:"attach_types"`
+			KernelMemory bool              `json:"kernel_memory"`
+			HostAdmin    string            `json:"host_admin,omitempty"`
+			Options      map[string]string `json:"options"`
+		}{names(c.Commands), names(c.Maps), names(c.Progs), names(c.Attachs), c.KernelMemory, c.HostAdmin, c.Options()})
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	row := func(what, value string) {
+		if value == "" {
+			value = "none"
+		}
+		fmt.Fprintf(t, "%s\t%s\n", what, value)
+	}
+	row("COMMANDS", strings.Join(names(c.Commands), " "))
+	row("MAP TYPES", strings.Join(names(c.Maps), " "))
+	row("PROGRAM TYPES", strings.Join(names(c.Progs), " "))
+	row("ATTACH TYPES", strings.Join(names(c.Attachs), " "))
+	row("KERNEL MEMORY", map[bool]string{true: "yes", false: "no"}[c.KernelMemory])
+	if c.HostAdmin != "" {
+		row("HOST ADMIN", c.HostAdmin)
+	}
+	o := c.Options()
+	row("OPTIONS", fmt.Sprintf("delegate_cmds=%s,delegate_maps=%s,delegate_progs=%s,delegate_attachs=%s",
+		o["delegate_cmds"], o["delegate_maps"], o["delegate_progs"], o["delegate_attachs"]))
+	return t.Flush()
+}
+
+func policyShow() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "show NAME",
+		Short: "Print a built-in policy",
+		Long: `Print a built-in policy as YAML, with comments that say what each rule is for and what
+holding the objects allows. It is a file to begin one's own with.`,
+		Example: `  bpfbroker policy show observe > policies/mine.yaml`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if _, err := policy.Builtin(args[0]); err != nil {
+				return &exitError{err, exitProblems}
+			}
+			text, ok := policy.BuiltinSource(args[0])
+			if !ok {
+				text = fmt.Appendf(nil, "# %s: %s.\n# It has no rules: it says the same to every operation.\n", args[0], policy.About(args[0]))
+			}
+			_, err := c.OutOrStdout().Write(text)
+			return err
+		},
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			if len(args) > 0 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			return policy.Names(), cobra.ShellCompDirectiveNoFileComp
+		},
+	}
+	usageErrors(c)
+	return c
+}
+
+func policyList() *cobra.Command {
+	c := &cobra.Command{
+		Use:     "list",
+		Short:   "List the built-in policies",
+		Example: `  bpfbroker policy list`,
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			t := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
+			for _, name := range policy.Names() {
+				fmt.Fprintf(t, "%s\t%s\n", name, policy.About(name))
+			}
+			return t.Flush()
+		},
+		ValidArgsFunction: cobra.NoFileCompletions,
+	}
+	usageErrors(c)
+	return c
+}
