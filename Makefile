@@ -53,7 +53,7 @@ help:
 
 # The symbol table stays (no -s): package launch finds a symbol of the runtime there.
 build:
-	CGO_ENABLED=0 go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/bpfbroker ./cmd/bpfbroker
+	CGO_ENABLED=0 go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/bpfbroker ./cmd/bpfbroker-policy
 
 deps:
 	bash hack/deps.sh

@@ -1,17 +1,20 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"github.com/bpfbroker/bpfbroker/policy"
-	"github.com/bpfbroker/bpfbroker/policy/load"
 )
 
 // Exit codes of commands that look at something and say whether it is as it should be.
@@ -71,12 +74,62 @@ func policyNames(_ *cobra.Command, args []string, _ string) ([]string, cobra.She
 	return policy.Names(), cobra.ShellCompDirectiveDefault
 }
 
-// problems is the error for what was told already, file by file.
-func problems(bad, all int, what string) error {
-	if bad == 0 {
+// reader is the program that reads policies' files, beside our own: see its doc comment.
+const reader = "bpfbroker-policy"
+
+// readPolicy is a call of the reader.
+func readPolicy(args ...string) (*exec.Cmd, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find %s: %w", reader, err)
+	}
+	if self, err = filepath.EvalSymlinks(self); err != nil {
+		return nil, fmt.Errorf("find %s: %w", reader, err)
+	}
+	path := filepath.Join(filepath.Dir(self), reader)
+	if _, err := os.Stat(path); err != nil {
+		return nil, fmt.Errorf("policies' files are read by %s, which belongs beside bpfbroker: %w", reader, err)
+	}
+	return exec.Command(path, args...), nil
+}
+
+// reads hands a command's arguments on to the reader, whose exit code is the command's.
+func reads(verb string) func(*cobra.Command, []string) error {
+	return func(c *cobra.Command, args []string) error {
+		cmd, err := readPolicy(append([]string{verb}, args...)...)
+		if err != nil {
+			return err
+		}
+		cmd.Stdout, cmd.Stderr = c.OutOrStdout(), c.ErrOrStderr()
+		var failed *exec.ExitError
+		if err := cmd.Run(); errors.As(err, &failed) && failed.Exited() {
+			return &exitError{nil, failed.ExitCode()} // it has told why
+		} else if err != nil {
+			return fmt.Errorf("run %s: %w", reader, err)
+		}
 		return nil
 	}
-	return &exitError{fmt.Errorf("%d of %d %s", bad, all, what), exitProblems}
+}
+
+// findPolicy returns the built-in policy of that name, or the one in that file: what has a
+// slash, or ends in .yaml or .yml, is a file's path.
+func findPolicy(nameOrPath string) (policy.Policy, error) {
+	if !strings.Contains(nameOrPath, "/") && !strings.HasSuffix(nameOrPath, ".yaml") && !strings.HasSuffix(nameOrPath, ".yml") {
+		return policy.Builtin(nameOrPath)
+	}
+	cmd, err := readPolicy("compile", nameOrPath)
+	if err != nil {
+		return nil, err
+	}
+	var out, mistakes bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &mistakes
+	if err := cmd.Run(); err != nil {
+		if text := strings.TrimSpace(mistakes.String()); text != "" {
+			return nil, errors.New(text)
+		}
+		return nil, fmt.Errorf("run %s: %w", reader, err)
+	}
+	return policy.Decode(out.Bytes())
 }
 
 func policyCheck() *cobra.Command {
@@ -85,35 +138,13 @@ func policyCheck() *cobra.Command {
 		Short: "Say what is wrong with policies",
 		Long: `Read policies and list all mistakes of each, with their places: YAML, unknown names,
 CEL's types, rules that never decide, conditions that cost too much.`,
-		Example: `  bpfbroker policy check policies/*.yaml`,
-		Args:    cobra.MinimumNArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			bad := 0
-			for _, path := range args {
-				p, err := load.File(path)
-				if err != nil {
-					bad++
-					fmt.Fprintln(c.ErrOrStderr(), err)
-					continue
-				}
-				fmt.Fprintf(c.OutOrStdout(), "%s: policy %s, %d rules\n", path, p.Name(), len(p.Spec().Rules))
-			}
-			return problems(bad, len(args), "policies have mistakes")
-		},
+		Example:           `  bpfbroker policy check policies/*.yaml`,
+		Args:              cobra.MinimumNArgs(1),
+		RunE:              reads("check"),
 		ValidArgsFunction: yamlFiles,
 	}
 	usageErrors(c)
 	return c
-}
-
-// casesPath is the file with the cases of a policy's file.
-func casesPath(path string) string {
-	for _, ext := range []string{".yaml", ".yml"} {
-		if base, ok := strings.CutSuffix(path, ext); ok {
-			return base + ".tests" + ext
-		}
-	}
-	return path + ".tests.yaml"
 }
 
 func policyTest() *cobra.Command {
@@ -133,48 +164,13 @@ facts, and what the policy must decide:
 Facts that aren't given are zero. Beside verdict (allow, deny, native), want may have rule,
 cause (rule, default, limit, error), errno, and a part of the message. Facts of "unknown",
 each with a reason, couldn't be found out.`,
-		Example: `  bpfbroker policy test policies/cart.yaml`,
-		Args:    cobra.MinimumNArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			bad := 0
-			for _, path := range args {
-				n, failed, err := testPolicy(path)
-				if err != nil {
-					bad++
-					fmt.Fprintln(c.ErrOrStderr(), err)
-					continue
-				}
-				for _, f := range failed {
-					fmt.Fprint(c.OutOrStdout(), f.String())
-				}
-				if len(failed) > 0 {
-					bad++
-				}
-				fmt.Fprintf(c.OutOrStdout(), "%s: %d cases, %d failed\n", path, n, len(failed))
-			}
-			return problems(bad, len(args), "policies failed")
-		},
+		Example:           `  bpfbroker policy test policies/cart.yaml`,
+		Args:              cobra.MinimumNArgs(1),
+		RunE:              reads("test"),
 		ValidArgsFunction: yamlFiles,
 	}
 	usageErrors(c)
 	return c
-}
-
-func testPolicy(path string) (n int, failed []load.Failure, err error) {
-	p, err := load.File(path)
-	if err != nil {
-		return 0, nil, err
-	}
-	name := casesPath(path)
-	text, err := os.ReadFile(name)
-	if err != nil {
-		return 0, nil, fmt.Errorf("read cases of %s: %w", path, err)
-	}
-	cases, err := load.ParseCases(name, text)
-	if err != nil {
-		return 0, nil, err
-	}
-	return len(cases.List), cases.Run(p), nil
 }
 
 func policyCeiling() *cobra.Command {
@@ -193,7 +189,7 @@ nothing else. KERNEL MEMORY says that programs may read the kernel's memory.`,
 			if format != "text" && format != "json" {
 				return &exitError{fmt.Errorf("policy ceiling: format %q: not one of text, json", format), exitUsage}
 			}
-			p, err := load.Find(args[0])
+			p, err := findPolicy(args[0])
 			if err != nil {
 				return &exitError{err, exitProblems}
 			}

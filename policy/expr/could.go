@@ -93,6 +93,13 @@ func (g *given) bools(n *Node) Outcome {
 				return outcome((x == y) == (n.Op == Eq))
 			}
 		}
+		if g.filled(n.Args[0]) && empty(n.Args[1]) || g.filled(n.Args[1]) && empty(n.Args[0]) {
+			return outcome(n.Op == Ne)
+		}
+	case Gt:
+		if g.filled(n.Args[0]) && empty(n.Args[1]) {
+			return Always
+		}
 	case In:
 		return g.in(n)
 	case Starts, Ends, Contains:
@@ -125,6 +132,20 @@ func (g *given) bools(n *Node) Outcome {
 		}
 	}
 	return Open
+}
+
+// filled says that a list has an element for certain; it, or its size.
+func (g *given) filled(n *Node) bool {
+	if n.Op == Size {
+		n = n.Args[0]
+	}
+	_, ok := g.Has[n.Name]
+	return n.Op == Fact && ok
+}
+
+// empty is an empty list, or its size.
+func empty(n *Node) bool {
+	return n.Op == Const && (n.Type == facts.Int && n.Int == 0 || n.Type == facts.Strings && len(n.Strs) == 0)
 }
 
 func (g *given) in(n *Node) Outcome {

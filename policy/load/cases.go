@@ -70,6 +70,25 @@ func ParseCases(file string, text []byte) (*Cases, error) {
 	return c, d.err()
 }
 
+// CasesPath is where the cases of a policy's file are: beside it.
+func CasesPath(path string) string {
+	for _, ext := range []string{".yaml", ".yml"} {
+		if base, ok := strings.CutSuffix(path, ext); ok {
+			return base + ".tests" + ext
+		}
+	}
+	return path + ".tests.yaml"
+}
+
+// CasesFile reads cases.
+func CasesFile(path string) (*Cases, error) {
+	text, err := read(path, 4*MaxFile)
+	if err != nil {
+		return nil, fmt.Errorf("read cases: %w", err)
+	}
+	return ParseCases(path, text)
+}
+
 func (d *document) cases(n *yaml.Node, to *Cases) {
 	if n.Kind != yaml.SequenceNode || len(n.Content) > maxCases {
 		d.node(n, "cases is %s; wanted a list of at most %d", kind(n), maxCases)

@@ -27,7 +27,9 @@ func TestCeiling(t *testing.T) {
 		{"map_create", `map.type == map.name`, "any"},
 		{"map_create", `"x" == map.name ? map.type == "hash" : map.type == "hash"`, "hash"},
 		{"prog_load", `prog.type == "xdp"`, "xdp memory"},
-		{"prog_load", `prog.type == "xdp" && prog.helpers == [] && prog.kfuncs == []`, "xdp memory"}, // more than needed, and so safe
+		{"prog_load", `prog.type == "xdp" && prog.helpers == [] && size(prog.kfuncs) == 0`, "xdp"},
+		{"prog_load", `prog.type == "xdp" && !(size(prog.helpers) > 0) && prog.kfuncs == []`, "xdp"},
+		{"prog_load", `prog.type == "xdp" && size(prog.helpers) < 1 && prog.kfuncs == []`, "xdp memory"}, // more than needed, and so safe
 		{"prog_load", `prog.type == "xdp" && prog.helpers.all(h, h in ["bpf_loop"]) && !prog.kfuncs.exists(k, k != "bpf_iter_num_new")`, "xdp"},
 		{"prog_load", `prog.type == "xdp" && prog.helpers.all(h, h in ["bpf_loop", "bpf_probe_read"]) && prog.kfuncs.all(k, k in ["a"])`, "xdp memory"},
 		{"prog_load", `prog.type == "kprobe" && prog.helpers.all(h, h in ["bpf_loop"]) && prog.kfuncs.all(k, k in ["a"])`, "kprobe memory"},
@@ -118,7 +120,9 @@ func (r random) cond(command string, depth int) string {
 		}
 		return enum("map.type", mapTypes)
 	}
-	switch r.IntN(5) {
+	switch r.IntN(6) {
+	case 5:
+		return r.pick("size(prog.helpers) == 0", "prog.kfuncs != []", "[] == prog.helpers", "size(prog.kfuncs) > 0", "prog.insns == 0")
 	case 0:
 		return enum("prog.attach_type", attachTypes)
 	case 1:

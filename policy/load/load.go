@@ -10,7 +10,6 @@ import (
 	"os"
 	"regexp"
 	"slices"
-	"strings"
 
 	"cel.dev/cel-go/common/decls"
 
@@ -38,30 +37,21 @@ func Parse(file string, text []byte) (*policy.Rules, error) {
 
 // File reads a policy.
 func File(path string) (*policy.Rules, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("read policy: %w", err)
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, MaxFile+1))
+	text, err := read(path, MaxFile)
 	if err != nil {
 		return nil, fmt.Errorf("read policy: %w", err)
 	}
 	return Parse(path, text)
 }
 
-// Find returns the built-in policy of that name, or the one in that file: what has a
-// slash, or ends in .yaml or .yml, is a file's path.
-func Find(nameOrPath string) (policy.Policy, error) {
-	if IsPath(nameOrPath) {
-		return File(nameOrPath)
+// read reads a file, and one byte more than it may have: parsers say that it is too large.
+func read(path string, most int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
 	}
-	return policy.Builtin(nameOrPath)
-}
-
-// IsPath says whether Find takes it for a path.
-func IsPath(s string) bool {
-	return strings.Contains(s, "/") || strings.HasSuffix(s, ".yaml") || strings.HasSuffix(s, ".yml")
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, most+1))
 }
 
 var variableName = regexp.MustCompile(`^[a-z_][a-zA-Z0-9_]{0,62}$`)
