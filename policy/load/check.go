@@ -11,6 +11,7 @@ import (
 	"cel.dev/cel-go/common"
 	"cel.dev/cel-go/common/ast"
 	"cel.dev/cel-go/common/containers"
+	"cel.dev/cel-go/common/cost"
 	"cel.dev/cel-go/common/decls"
 	"cel.dev/cel-go/common/operators"
 	"cel.dev/cel-go/common/stdlib"
@@ -36,15 +37,15 @@ const maxCost = 10_000_000
 // sizes say how large facts may be: lists of 1024 elements, strings of 4096 characters.
 type sizes struct{}
 
-func (sizes) EstimateSize(n checker.AstNode) *checker.SizeEstimate {
-	e := checker.SizeEstimate{Max: 4096}
+func (sizes) EstimateSize(n cost.AstNode) *cost.SizeEstimate {
+	e := cost.SizeEstimate{Max: 4096}
 	if n.Type().Kind() != types.StringKind {
 		e.Max = 1024
 	}
 	return &e
 }
 
-func (sizes) EstimateCallCost(string, string, *checker.AstNode, []checker.AstNode) *checker.CallEstimate {
+func (sizes) EstimateCallCost(string, string, *cost.AstNode, []cost.AstNode) *cost.CallEstimate {
 	return nil
 }
 
@@ -180,7 +181,7 @@ func (s *scalar) line(id int64) int {
 func (s *scalar) location(e *common.Error) {
 	offset := 0
 	if l := e.Location.Line() - 1; l >= 0 && l < len(s.lines) {
-		offset = s.lines[l] + e.Location.Column()
+		offset = s.lines[l] + max(e.Location.Column(), 0) // -1: of an empty expression
 	}
 	message := plain(e.Message)
 	if offset < len(s.text) && s.text[offset] == '=' && !strings.HasPrefix(string(s.text[offset:]), "==") {
@@ -222,8 +223,8 @@ func (c *checking) compile(n *yaml.Node, what string, commands []string, inRule 
 		}
 		return nil, nil
 	}
-	if cost, err := checker.Cost(s.ast, sizes{}); err != nil || cost.Max > maxCost {
-		c.node(n, "%s could cost too much: lists in loops in lists", what)
+	if c, err := cost.Cost(s.ast, sizes{}); err != nil || c.Max > maxCost {
+		s.at(0, "%s could cost too much: lists in loops in lists", what)
 		return nil, nil
 	}
 	before := len(c.errors)
