@@ -1,12 +1,8 @@
-// Package policy turns facts into decisions. It is pure: no system call, no
-// clock, no state of its own.
+// Package policy turns facts into decisions. It is pure: no system call, no state of its
+// own, and no clock but for rules that expire. Package load reads policies from YAML.
 package policy
 
 import (
-	"fmt"
-	"slices"
-	"strings"
-
 	"github.com/bpfbroker/bpfbroker/facts"
 )
 
@@ -78,57 +74,4 @@ type Policy interface {
 	// Trusts says that the workload is trusted with everything that root may do
 	// with bpf().
 	Trusts() bool
-}
-
-// builtin is a policy that says the same to every operation.
-type builtin struct {
-	name, about string
-	trusts      bool
-	decision    Decision
-	ceiling     Ceiling
-}
-
-func (b *builtin) Name() string                 { return b.name }
-func (b *builtin) Trusts() bool                 { return b.trusts }
-func (b *builtin) Ceiling() Ceiling             { return b.ceiling }
-func (b *builtin) Decide(*facts.Facts) Decision { return b.decision }
-func (b *builtin) Needs(string) facts.Set       { return facts.Set{} }
-
-var builtins = []*builtin{
-	{"deny", "allows nothing, and shows at the end what the command would have needed", false,
-		Decision{Verdict: Deny, Cause: ByRule, Rule: "deny", Message: "policy deny allows nothing"}, Ceiling{}},
-	{"trusted", "allows everything, host-wide effects included: for programs that you would run as root", true,
-		Decision{Verdict: Allow, Cause: ByRule, Rule: "trusted", Message: "policy trusted allows everything"},
-		Ceiling{Commands: Any, Maps: Any, Progs: Any, Attachs: Any, KernelMemory: true, HostAdmin: "everything that root may do with bpf()"}},
-}
-
-// Builtin returns the built-in policy called name. The error of an unknown name
-// lists those that there are.
-func Builtin(name string) (Policy, error) {
-	if p := forTests(name); p != nil { // in builds for tests alone
-		return p, nil
-	}
-	i := slices.IndexFunc(builtins, func(b *builtin) bool { return b.name == name })
-	if i < 0 {
-		return nil, fmt.Errorf("no policy %q; there are:\n%s", name, Describe())
-	}
-	return builtins[i], nil
-}
-
-// Names lists the built-in policies.
-func Names() []string {
-	var out []string
-	for _, b := range builtins {
-		out = append(out, b.name)
-	}
-	return out
-}
-
-// Describe says in a line each what the built-in policies do.
-func Describe() string {
-	var b strings.Builder
-	for _, p := range builtins {
-		fmt.Fprintf(&b, "  %-8s %s\n", p.name, p.about)
-	}
-	return strings.TrimSuffix(b.String(), "\n")
 }

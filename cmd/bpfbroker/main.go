@@ -33,17 +33,19 @@ func main() {
 	if !errors.As(err, &coded) {
 		coded = &exitError{err, exitFailure}
 	}
-	fmt.Fprintln(os.Stderr, "bpfbroker:", coded.err)
+	if coded.err != nil {
+		fmt.Fprintln(os.Stderr, "bpfbroker:", coded.err)
+	}
 	os.Exit(coded.code)
 }
 
-// exitError is an error with the exit code that it asks for.
+// exitError is an error with the exit code that it asks for. A nil err has been told.
 type exitError struct {
 	err  error
 	code int
 }
 
-func (e *exitError) Error() string { return e.err.Error() }
+func (e *exitError) Error() string { return fmt.Sprint(e.err) }
 func (e *exitError) Unwrap() error { return e.err }
 
 func root() *cobra.Command {
@@ -56,6 +58,6 @@ in the workload's place.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	c.AddCommand(runCommand(), auditCommand(), explainCommand(), commandsCommand(), versionCommand(), workerCommand(), daemonCommand())
+	c.AddCommand(runCommand(), policyCommand(), factsCommand(), auditCommand(), explainCommand(), commandsCommand(), versionCommand(), workerCommand(), daemonCommand())
 	return c
 }

@@ -1,0 +1,294 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/bpfbroker/bpfbroker/policy"
+)
+
+// Exit codes of commands that look at something and say whether it is as it should be.
+const (
+	exitProblems = 1
+	exitUsage    = 2
+)
+
+// usageErrors makes the command end with exitUsage where it is called wrongly.
+func usageErrors(c *cobra.Command) {
+	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{err, exitUsage} })
+	if check := c.Args; check != nil {
+		c.Args = func(c *cobra.Command, args []string) error {
+			if err := check(c, args); err != nil {
+				return &exitError{fmt.Errorf("%s: %w; see --help", strings.TrimPrefix(c.CommandPath(), "bpfbroker "), err), exitUsage}
+			}
+			return nil
+		}
+	}
+}
+
+// complete gives a flag the values that shells complete.
+func complete(c *cobra.Command, flag string, values ...string) {
+	err := c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+	if err != nil {
+		panic(err) // no such flag
+	}
+}
+
+func policyCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "policy",
+		Short: "Check, test and show policies",
+		Long: `Check, test and show policies: what decides the operations of workloads. A policy is a
+YAML file of rules, each with a condition in CEL over facts (see "bpfbroker facts"); the
+first rule that matches an operation decides on it, and what no rule matches is denied.
+
+Exit status: 0 if all is well, 1 if there are problems, 2 if it is called wrongly.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	usageErrors(c)
+	c.AddCommand(policyCheck(), policyTest(), policyCeiling(), policyShow(), policyList())
+	return c
+}
+
+// yamlFiles has shells complete policies' files.
+func yamlFiles(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return []string{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt
+}
+
+// policyNames has shells complete built-in policies, then files.
+func policyNames(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return policy.Names(), cobra.ShellCompDirectiveDefault
+}
+
+// reader is the program that reads policies' files, beside our own: see its doc comment.
+const reader = "bpfbroker-policy"
+
+// readPolicy is a call of the reader.
+func readPolicy(args ...string) (*exec.Cmd, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find %s: %w", reader, err)
+	}
+	if self, err = filepath.EvalSymlinks(self); err != nil {
+		return nil, fmt.Errorf("find %s: %w", reader, err)
+	}
+	path := filepath.Join(filepath.Dir(self), reader)
+	if _, err := os.Stat(path); err != nil {
+		return nil, fmt.Errorf("policies' files are read by %s, which belongs beside bpfbroker: %w", reader, err)
+	}
+	return exec.Command(path, args...), nil
+}
+
+// reads hands a command's arguments on to the reader, whose exit code is the command's.
+func reads(verb string) func(*cobra.Command, []string) error {
+	return func(c *cobra.Command, args []string) error {
+		cmd, err := readPolicy(append([]string{verb}, args...)...)
+		if err != nil {
+			return err
+		}
+		cmd.Stdout, cmd.Stderr = c.OutOrStdout(), c.ErrOrStderr()
+		var failed *exec.ExitError
+		if err := cmd.Run(); errors.As(err, &failed) && failed.Exited() {
+			return &exitError{nil, failed.ExitCode()} // it has told why
+		} else if err != nil {
+			return fmt.Errorf("run %s: %w", reader, err)
+		}
+		return nil
+	}
+}
+
+// findPolicy returns the built-in policy of that name, or the one in that file: what has a
+// slash, or ends in .yaml or .yml, is a file's path.
+func findPolicy(nameOrPath string) (policy.Policy, error) {
+	if !strings.Contains(nameOrPath, "/") && !strings.HasSuffix(nameOrPath, ".yaml") && !strings.HasSuffix(nameOrPath, ".yml") {
+		return policy.Builtin(nameOrPath)
+	}
+	cmd, err := readPolicy("compile", nameOrPath)
+	if err != nil {
+		return nil, err
+	}
+	var out, mistakes bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &mistakes
+	if err := cmd.Run(); err != nil {
+		if text := strings.TrimSpace(mistakes.String()); text != "" {
+			return nil, errors.New(text)
+		}
+		return nil, fmt.Errorf("run %s: %w", reader, err)
+	}
+	return policy.Decode(out.Bytes())
+}
+
+func policyCheck() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "check FILE…",
+		Short: "Say what is wrong with policies",
+		Long: `Read policies and list all mistakes of each, with their places: YAML, unknown names,
+CEL's types, rules that never decide, conditions that cost too much.`,
+		Example:           `  bpfbroker policy check policies/*.yaml`,
+		Args:              cobra.MinimumNArgs(1),
+		RunE:              reads("check"),
+		ValidArgsFunction: yamlFiles,
+	}
+	usageErrors(c)
+	return c
+}
+
+func policyTest() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "test FILE…",
+		Short: "Ask policies the cases beside them",
+		Long: `Ask each policy the cases in the file beside it: of NAME.yaml, NAME.tests.yaml. A case has
+facts, and what the policy must decide:
+
+  apiVersion: bpfbroker/v1alpha1
+  kind: PolicyTest
+  cases:
+  - name: large maps are denied
+    facts: {command: map_create, map.type: array, map.max_entries: 9}
+    want: {verdict: deny, cause: default, message: map.max_entries is 9}
+
+Facts that aren't given are zero. Beside verdict (allow, deny, native), want may have rule,
+cause (rule, default, limit, error), errno, and a part of the message. Facts of "unknown",
+each with a reason, couldn't be found out.`,
+		Example:           `  bpfbroker policy test policies/cart.yaml`,
+		Args:              cobra.MinimumNArgs(1),
+		RunE:              reads("test"),
+		ValidArgsFunction: yamlFiles,
+	}
+	usageErrors(c)
+	return c
+}
+
+func policyCeiling() *cobra.Command {
+	var format string
+	c := &cobra.Command{
+		Use:   "ceiling NAME|FILE",
+		Short: "Print what a policy could ever allow",
+		Long: `Print the ceiling of a policy: the commands, map types, program types and attach types
+that its rules could ever allow, whatever else they ask for. It is what the kernel enforces
+on a worker, by the token that the worker is given: whoever takes it over gets this and
+nothing else. KERNEL MEMORY says that programs may read the kernel's memory.`,
+		Example: `  bpfbroker policy ceiling observe
+  bpfbroker policy ceiling policies/cart.yaml -o json`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if format != "text" && format != "json" {
+				return &exitError{fmt.Errorf("policy ceiling: format %q: not one of text, json", format), exitUsage}
+			}
+			p, err := findPolicy(args[0])
+			if err != nil {
+				return &exitError{err, exitProblems}
+			}
+			return writeCeiling(c.OutOrStdout(), format, p.Ceiling())
+		},
+		ValidArgsFunction: policyNames,
+	}
+	usageErrors(c)
+	c.Flags().StringVarP(&format, "output", "o", "text", "format: text, json")
+	complete(c, "output", "text", "json")
+	return c
+}
+
+func writeCeiling(w io.Writer, format string, c policy.Ceiling) error {
+	names := func(s policy.Set) []string {
+		if s.Any {
+			return []string{"any"}
+		}
+		return s.Names
+	}
+	if format == "json" {
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		return e.Encode(struct {
+			Commands     []string          `json:"commands"`
+			Maps         []string          `json:"map_types"`
+			Progs        []string          `json:"program_types"`
+			Attachs      []string          `json:"attach_types"`
+			KernelMemory bool              `json:"kernel_memory"`
+			HostAdmin    string            `json:"host_admin,omitempty"`
+			Options      map[string]string `json:"options"`
+		}{names(c.Commands), names(c.Maps), names(c.Progs), names(c.Attachs), c.KernelMemory, c.HostAdmin, c.Options()})
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	row := func(what, value string) {
+		if value == "" {
+			value = "none"
+		}
+		fmt.Fprintf(t, "%s\t%s\n", what, value)
+	}
+	row("COMMANDS", strings.Join(names(c.Commands), " "))
+	row("MAP TYPES", strings.Join(names(c.Maps), " "))
+	row("PROGRAM TYPES", strings.Join(names(c.Progs), " "))
+	row("ATTACH TYPES", strings.Join(names(c.Attachs), " "))
+	row("KERNEL MEMORY", map[bool]string{true: "yes", false: "no"}[c.KernelMemory])
+	if c.HostAdmin != "" {
+		row("HOST ADMIN", c.HostAdmin)
+	}
+	o := c.Options()
+	row("OPTIONS", fmt.Sprintf("delegate_cmds=%s,delegate_maps=%s,delegate_progs=%s,delegate_attachs=%s",
+		o["delegate_cmds"], o["delegate_maps"], o["delegate_progs"], o["delegate_attachs"]))
+	return t.Flush()
+}
+
+func policyShow() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "show NAME",
+		Short: "Print a built-in policy",
+		Long: `Print a built-in policy as YAML, with comments that say what each rule is for and what
+holding the objects allows. It is a file to begin one's own with.`,
+		Example: `  bpfbroker policy show observe > policies/mine.yaml`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if _, err := policy.Builtin(args[0]); err != nil {
+				return &exitError{err, exitProblems}
+			}
+			text, ok := policy.BuiltinSource(args[0])
+			if !ok {
+				text = fmt.Appendf(nil, "# %s: %s.\n# It has no rules: it says the same to every operation.\n", args[0], policy.About(args[0]))
+			}
+			_, err := c.OutOrStdout().Write(text)
+			return err
+		},
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			if len(args) > 0 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			return policy.Names(), cobra.ShellCompDirectiveNoFileComp
+		},
+	}
+	usageErrors(c)
+	return c
+}
+
+func policyList() *cobra.Command {
+	c := &cobra.Command{
+		Use:     "list",
+		Short:   "List the built-in policies",
+		Example: `  bpfbroker policy list`,
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			t := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
+			for _, name := range policy.Names() {
+				fmt.Fprintf(t, "%s\t%s\n", name, policy.About(name))
+			}
+			return t.Flush()
+		},
+		ValidArgsFunction: cobra.NoFileCompletions,
+	}
+	usageErrors(c)
+	return c
+}
