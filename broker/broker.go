@@ -32,10 +32,10 @@ type Config struct {
 	Channel  int // to the daemon (package helper)
 	Token    int // a BPF token, -1 for none
 
-	Ledger   *ledger.Ledger
-	Workload string // the workload's id
-	Policy   policy.Policy
-	Probes   request.Probes
+	Ledger *ledger.Ledger
+	Known  *workload.Known
+	Policy policy.Policy
+	Probes request.Probes
 }
 
 const (
@@ -134,6 +134,7 @@ type thread struct {
 	target    *workload.Target
 	mem       *arena.Arena
 	reader    *request.Reader
+	inspector inspect.Inspector
 	performer *perform.Performer
 
 	newPerformer func(*arena.Arena) *perform.Performer // for calls within one
@@ -153,11 +154,12 @@ func (b *Broker) newThread() (*thread, error) {
 	}
 	t.own = own
 	t.queue = t.listener.Pending
-	if t.target, err = workload.NewTarget(own, &t.listener); err != nil {
+	host := b.channel.NewClient(&t.channelFD, b.cfg.Ledger.Bell())
+	if t.target, err = workload.NewTarget(own, &t.listener, b.cfg.Known, host); err != nil {
 		return nil, err
 	}
 	t.reader = request.NewReader(t.mem, b.cfg.Probes)
-	host := b.channel.NewClient(&t.channelFD, b.cfg.Ledger.Bell())
+	t.inspector.Workload, t.inspector.CPUs = b.cfg.Known.Workload, b.cfg.Known.CPUs
 	t.newPerformer = func(mem *arena.Arena) *perform.Performer { return perform.NewForWorker(mem, host, token) }
 	t.performer = t.newPerformer(t.mem)
 	return t, nil
@@ -347,8 +349,8 @@ func (t *thread) handle(n *notify.Notification, redo *perform.Redo) {
 		return
 	}
 
-	f := t.whose(inspect.Request(q), n)
-	d := t.cfg.Policy.Decide(&f)
+	f := t.facts(q, n)
+	d := t.cfg.Policy.Decide(f)
 	if d.Verdict != policy.Allow {
 		t.drop()
 		if d.Verdict == policy.Native {
@@ -433,8 +435,9 @@ func (t *thread) drop() {
 	}
 }
 
-// whose adds to the facts of a call who makes it.
-func (t *thread) whose(f facts.Facts, n *notify.Notification) facts.Facts {
-	f.Workload.ID, f.Workload.Thread = t.cfg.Workload, int64(n.TID)
+// facts derives those of a call that the policy looks at.
+func (t *thread) facts(q *request.Request, n *notify.Notification) *facts.Facts {
+	f := t.inspector.Request(q, t.cfg.Policy.Needs(q.Row.Name), t.target)
+	f.Workload.Thread = int64(n.TID)
 	return f
 }

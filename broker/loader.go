@@ -9,7 +9,6 @@ import (
 	"slices"
 
 	"github.com/bpfbroker/bpfbroker/abi"
-	"github.com/bpfbroker/bpfbroker/inspect"
 	"github.com/bpfbroker/bpfbroker/internal/arena"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
 	"github.com/bpfbroker/bpfbroker/loader"
@@ -296,8 +295,8 @@ func (l *loading) SysBPF(cmd abi.Command, attr uint64, size uint32, mem *loader.
 	if err := l.gone(); e != 0 || err != nil {
 		return -int(e), err
 	}
-	f := l.whose(inspect.Request(q), l.n)
-	if d := l.cfg.Policy.Decide(&f); d.Verdict != policy.Allow {
+	f := l.facts(q, l.n)
+	if d := l.cfg.Policy.Decide(f); d.Verdict != policy.Allow {
 		l.cfg.Ledger.Deny(f.Command, f.Kind(), d.Rule)
 		return -int(sys.EPERM), nil
 	}

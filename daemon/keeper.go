@@ -25,6 +25,7 @@ type Workload struct {
 	UserNS   *os.File
 	NetNS    *os.File
 	Cgroup   *os.File // directory of the worker's cgroup (v2)
+	Own      *os.File // and of the workload's
 	// Tasks are the files "tasks" of the worker's cgroups of v1, if there are any.
 	Tasks []*os.File
 }
@@ -73,7 +74,7 @@ func Keep(w Workload) (*Keeper, error) {
 		return nil, err
 	}
 	files := map[string]*os.File{
-		fdListener: w.Listener, fdUserNS: w.UserNS, fdNetNS: w.NetNS, fdCgroup: w.Cgroup, fdLedger: book, fdObjects: objects,
+		fdListener: w.Listener, fdUserNS: w.UserNS, fdNetNS: w.NetNS, fdCgroup: w.Cgroup, fdOwn: w.Own, fdLedger: book, fdObjects: objects,
 	}
 	for i, f := range w.Tasks {
 		files[fmt.Sprint(fdTasks, i)] = f

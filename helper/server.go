@@ -21,15 +21,14 @@ import (
 
 // Config says for whom a Server works.
 type Config struct {
-	Socket   *os.File // the daemon's end of the channel
-	Workload string   // the workload's id
-	Policy   policy.Policy
-	Objects  *workload.Objects
-	Bell     *uint32 // shared with the worker: see receive
-	Probes   request.Probes
-	Worker   int    // the worker's process id
-	NetNS    uint64 // inode of the workload's network namespace
-	UserNS   uint64 // and of its user namespace
+	Socket  *os.File // the daemon's end of the channel
+	Policy  policy.Policy
+	Objects *workload.Objects
+	Bell    *uint32 // shared with the worker: see receive
+	Probes  request.Probes
+	Worker  int    // the worker's process id
+	NetNS   uint64 // inode of the workload's network namespace
+	Known   *workload.Known
 	// Serving says that the worker served before, for another daemon.
 	Serving bool
 }
@@ -84,6 +83,7 @@ type server struct {
 	own       *sys.Thread
 	mem       *arena.Arena
 	reader    *request.Reader
+	inspector inspect.Inspector
 	performer *perform.Performer
 	netNS     uint64 // that the thread is in
 	worker    int    // pidfd; -1 once it serves
@@ -118,8 +118,10 @@ func (s *Server) run() error {
 		return err
 	}
 	t.reader = request.NewReader(t.mem, s.cfg.Probes)
+	t.inspector.Workload, t.inspector.CPUs = s.cfg.Known.Workload, s.cfg.Known.CPUs
 	t.performer = perform.NewForHost(t.mem, s.cfg.Objects)
 	t.call.server = t
+	t.call.Files = workload.FilesOf(s.cfg.Known)
 	for i := range t.call.fds {
 		t.call.fds[i] = -1
 	}
@@ -225,6 +227,9 @@ func (t *server) packet(b []byte, fds []int) error {
 			return nil // it was asked before kindAgain, which made the worker ask again
 		}
 		t.served = t.call.Seq
+		if t.call.Asks {
+			return t.owns(t.call.Seq)
+		}
 		return t.serve(t.call.Seq)
 	default:
 		return fmt.Errorf("a packet of kind %d", b[0])
@@ -289,9 +294,12 @@ func (t *server) allows(q *request.Request) bool {
 	if !perform.NeedsHost(q) {
 		return false
 	}
-	f := inspect.Request(q)
-	f.Workload.ID = t.cfg.Workload
-	return t.cfg.Policy.Decide(&f).Verdict == policy.Allow && t.mayAskFor(q)
+	f := t.inspector.Request(q, t.cfg.Policy.Needs(q.Row.Name), &t.call)
+	f.Workload.Thread = int64(t.call.Thread)
+	if f.Event.PID > 0 && f.Event.PID == f.Workload.Thread {
+		f.Event.PID = 0 // as the caller says it
+	}
+	return t.cfg.Policy.Decide(f).Verdict == policy.Allow && t.mayAskFor(q)
 }
 
 // mayAskFor says whether the process that the call is about is one that the workload
@@ -305,7 +313,7 @@ func (t *server) mayAskFor(q *request.Request) bool {
 		}
 		traps := q.Field("bits")&abi.PerfBitSigtrap != 0
 		pid := int32(f.Uint(q.Attr))
-		if pid > 0 && (traps || !t.cfg.Policy.Trusts()) && !sys.InUserNS(int(pid), t.cfg.UserNS) {
+		if pid > 0 && (traps || !t.cfg.Policy.Trusts()) && !sys.InUserNS(int(pid), t.cfg.Known.UserNS) {
 			return false
 		}
 	}

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -14,10 +15,11 @@ import (
 	"github.com/bpfbroker/bpfbroker/ledger"
 	"github.com/bpfbroker/bpfbroker/policy"
 	"github.com/bpfbroker/bpfbroker/request"
+	"github.com/bpfbroker/bpfbroker/workload"
 )
 
 // Options are the arguments of Main, as text.
-type Options struct{ ID, Kind, Policy, Probes string }
+type Options struct{ ID, Known, Kind, Policy, Probes string }
 
 // Executed by fd, a worker would be called by the fd's number in ps, and what it
 // can't read of itself in proc it can't write to. init runs on the first thread,
@@ -53,6 +55,11 @@ func serve(o Options) error {
 	if err != nil {
 		return err
 	}
+	known := new(workload.Known)
+	if err := json.Unmarshal([]byte(o.Known), known); err != nil {
+		return fmt.Errorf("what is known of the workload: %w", err)
+	}
+	known.Workload.ID = o.ID
 	probes, err := request.ParseProbes(o.Probes)
 	if err != nil {
 		return err
@@ -81,7 +88,7 @@ func serve(o Options) error {
 		return err
 	}
 	b, err := broker.New(broker.Config{Listener: listenerFD, Channel: channelFD, Token: token,
-		Ledger: book, Workload: o.ID, Policy: pol, Probes: probes})
+		Ledger: book, Known: known, Policy: pol, Probes: probes})
 	if err != nil {
 		return err
 	}
