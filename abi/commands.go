@@ -273,7 +273,7 @@ var table = [afterLastRow]Row{
 	29: row(Row{Command: 29, Kernel: "BPF_LINK_UPDATE", Effect: true, Name: "link_update", Since: "5.7", Member: "link_update", Last: "old_prog_fd", Why: attachUnchecked},
 		u32("link_fd").fd(Link),
 		union([]part{u32("new_prog_fd").fd(Prog | Map)}, []part{u32("new_map_fd").fd(Prog | Map).since("6.4")}),
-		u32("flags").flags(UpdateFlags),
+		u32("flags").flags(UpdateFlags).fact("attach.flags"),
 		union([]part{u32("old_prog_fd").fd(Prog | Map).when(all(has("flags", FReplace)))}, []part{u32("old_map_fd").fd(Prog | Map).when(all(has("flags", FReplace))).since("6.4")})),
 	30: row(Row{Command: 30, Kernel: "BPF_LINK_GET_FD_BY_ID", Host: "CAP_SYS_ADMIN", Name: "link_get_fd_by_id", Since: "5.8", Last: "link_id", Returns: Result{FD: Link}, Why: idsKernelWide}, byID("link_id", Link)),
 	31: row(Row{Command: 31, Kernel: "BPF_LINK_GET_NEXT_ID", Host: "CAP_SYS_ADMIN", Name: "link_get_next_id", Since: "5.8", Last: "next_id", Why: idsKernelWide}, nextID(Link)...),
@@ -296,7 +296,7 @@ func attachParts(detach bool) []part {
 		prog = prog.zeroIsNone()
 	}
 	return []part{
-		attachPoint(), prog, u32("attach_type").enum(AttachTypes).fact("attach.type"), u32("attach_flags").flags(AttachFlags),
+		attachPoint(), prog, u32("attach_type").enum(AttachTypes).fact("attach.type"), u32("attach_flags").flags(AttachFlags).fact("attach.flags"),
 		u32("replace_bpf_fd").fd(Prog).when(all(has("attach_flags", FReplace))).since("5.6"),
 		relative("attach_flags"), u64("expected_revision").since("6.6"),
 	}
@@ -312,7 +312,7 @@ func linkParts() []part {
 	return []part{
 		union([]part{u32("prog_fd").fd(Prog | Map).when(all(isNot("attach_type", at("STRUCT_OPS")...)))},
 			[]part{u32("map_fd").fd(Map | Prog).when(all(is("attach_type", at("STRUCT_OPS")...))).since("6.4")}),
-		attachPoint(), u32("attach_type").enum(AttachTypes).fact("attach.type"), u32("flags").flags(AttachFlags),
+		attachPoint(), u32("attach_type").enum(AttachTypes).fact("attach.type"), u32("flags").flags(AttachFlags).fact("attach.flags"),
 		union(
 			whenAll([]part{u32("target_btf_id")}, all(is("attach_type", atTracing...))),
 			whenAll([]part{
@@ -321,15 +321,15 @@ func linkParts() []part {
 			arm("perf_event", whenAll([]part{u64("bpf_cookie")}, all(is("attach_type", at("PERF_EVENT")...)))...),
 			arm("kprobe_multi", whenAll([]part{
 				u32("flags").flags(KprobeMultiFlags), u32("cnt"),
-				u64("syms").in(ElemStrings, Len{Count: "cnt", Elem: 8, Max: MaxMulti * 8}),
+				u64("syms").in(ElemStrings, Len{Count: "cnt", Elem: 8, Max: MaxMulti * 8}).fact("attach.functions"),
 				multi(u64("addrs"), 8), multi(u64("cookies"), 8)}, all(is("attach_type", atKprobeM...)))...),
 			arm("tracing", whenAll([]part{u32("target_btf_id"), u64("cookie")}, all(is("attach_type", atTracing...)))...),
-			arm("netfilter", whenAll([]part{u32("pf"), u32("hooknum"), s32("priority"), u32("flags").flags(NetfilterFlags)}, all(is("attach_type", at("NETFILTER")...)))...),
+			arm("netfilter", whenAll([]part{u32("pf").fact("attach.protocol"), u32("hooknum").fact("attach.hook"), s32("priority").fact("attach.priority"), u32("flags").flags(NetfilterFlags)}, all(is("attach_type", at("NETFILTER")...)))...),
 			mprog("tcx", atTCX),
 			arm("uprobe_multi", whenAll([]part{
 				u64("path").path(PathOpen).fact("attach.file"),
-				multi(u64("offsets"), 8), multi(u64("ref_ctr_offsets"), 8), multi(u64("cookies"), 8),
-				u32("cnt"), u32("flags").flags(UprobeMultiFlags), u32("pid").pid()}, all(is("attach_type", atUprobeM...)))...),
+				multi(u64("offsets"), 8).fact("attach.offsets"), multi(u64("ref_ctr_offsets"), 8), multi(u64("cookies"), 8),
+				u32("cnt"), u32("flags").flags(UprobeMultiFlags), u32("pid").pid().fact("attach.pid")}, all(is("attach_type", atUprobeM...)))...),
 			mprog("netkit", atNetkit),
 			mprog("cgroup", atCgroup),
 		),

@@ -53,7 +53,7 @@ var PerfEventOpen = func() Row {
 			[]part{u64("kprobe_func").in(ElemString, Len{Elem: MaxSymbol, Max: MaxSymbol}).when(probe(Kprobe)).fact("perf_event.function")},
 			[]part{u64("uprobe_path").path(PathOpen).kept().when(probe(Uprobe)).fact("perf_event.file")},
 		),
-		u64("config2"), u64("branch_sample_type").since("3.4"), u64("sample_regs_user").since("3.7"),
+		u64("config2").fact("perf_event.offset"), u64("branch_sample_type").since("3.4"), u64("sample_regs_user").since("3.7"),
 		u32("sample_stack_user").since("3.7"), s32("clockid").since("4.1"), u64("sample_regs_intr").since("4.1"),
 		u32("aux_watermark").since("4.1"), field("sample_max_stack", 2, 2, Scalar).since("4.8"), field("reserved_2", 2, 2, Scalar),
 		u32("aux_sample_size").since("5.5"), u32("aux_action").since("6.14"), u64("sig_data").since("5.13"), u64("config3").since("6.3"),

@@ -33,11 +33,11 @@ type Config struct {
 	Channel  int // to the daemon (package helper)
 	Token    int // a BPF token, -1 for none
 
-	Ledger   *ledger.Ledger
-	Audit    *audit.Writer // nil: no log is kept
-	Workload string        // the workload's id
-	Policy   policy.Policy
-	Probes   request.Probes
+	Ledger *ledger.Ledger
+	Audit  *audit.Writer // nil: no log is kept
+	Known  *workload.Known
+	Policy policy.Policy
+	Probes request.Probes
 }
 
 const (
@@ -137,8 +137,8 @@ type thread struct {
 	target    *workload.Target
 	mem       *arena.Arena
 	reader    *request.Reader
+	inspector inspect.Inspector
 	performer *perform.Performer
-	facts     facts.Facts // of the call
 
 	newPerformer func(*arena.Arena) *perform.Performer // for calls within one
 }
@@ -157,11 +157,12 @@ func (b *Broker) newThread() (*thread, error) {
 	}
 	t.own = own
 	t.queue = t.listener.Pending
-	if t.target, err = workload.NewTarget(own, &t.listener); err != nil {
+	host := b.channel.NewClient(&t.channelFD, b.cfg.Ledger.Bell())
+	if t.target, err = workload.NewTarget(own, &t.listener, b.cfg.Known, host); err != nil {
 		return nil, err
 	}
 	t.reader = request.NewReader(t.mem, b.cfg.Probes)
-	host := b.channel.NewClient(&t.channelFD, b.cfg.Ledger.Bell())
+	t.inspector.Workload, t.inspector.CPUs = b.cfg.Known.Workload, b.cfg.Known.CPUs
 	t.newPerformer = func(mem *arena.Arena) *perform.Performer { return perform.NewForWorker(mem, host, token) }
 	t.performer = t.newPerformer(t.mem)
 	return t, nil
@@ -361,7 +362,7 @@ func (t *thread) handle(n *notify.Notification, redo *perform.Redo) {
 		return
 	}
 
-	f := t.inspect(q, n)
+	f := t.facts(q, n)
 	d := t.cfg.Policy.Decide(f)
 	t.pad.Decided(f, t.cfg.Policy.Name(), &d)
 	switch d.Verdict {
@@ -483,17 +484,13 @@ func (t *thread) drop() {
 	}
 }
 
-// inspect derives the facts of a request of the target's. They are those of the thread's
-// only call: they hold until the next.
-func (t *thread) inspect(q *request.Request, n *notify.Notification) *facts.Facts {
-	f := &t.facts
+// facts derives those of a call that the policy looks at, and where a log is kept all.
+func (t *thread) facts(q *request.Request, n *notify.Notification) *facts.Facts {
 	needs := t.cfg.Policy.Needs(q.Row.Name)
-	look := needs
 	if t.pad != nil {
-		look = facts.All() // for the log
+		needs = facts.All()
 	}
-	inspect.Request(q, look, f)
-	inspect.Missing(needs, f)
-	f.Workload.ID, f.Workload.Thread = t.cfg.Workload, int64(n.TID)
+	f := t.inspector.Request(q, needs, t.target)
+	f.Workload.Thread = int64(n.TID)
 	return f
 }

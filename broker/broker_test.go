@@ -9,6 +9,7 @@ import (
 	"github.com/bpfbroker/bpfbroker/internal/sys"
 	"github.com/bpfbroker/bpfbroker/ledger"
 	"github.com/bpfbroker/bpfbroker/policy"
+	"github.com/bpfbroker/bpfbroker/workload"
 )
 
 func TestMain(m *testing.M) {
@@ -39,7 +40,7 @@ func TestGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer book.Close()
-	b, err := New(Config{Ledger: book, Listener: int(none.Fd()), Channel: int(none.Fd()), Token: -1, Policy: trusted})
+	b, err := New(Config{Ledger: book, Listener: int(none.Fd()), Channel: int(none.Fd()), Token: -1, Known: &workload.Known{}, Policy: trusted})
 	if err != nil {
 		t.Fatal(err)
 	}

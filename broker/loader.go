@@ -298,7 +298,7 @@ func (l *loading) SysBPF(cmd abi.Command, attr uint64, size uint32, mem *loader.
 	if err := l.gone(); e != 0 || err != nil {
 		return -int(e), err
 	}
-	f := l.inspect(q, l.n)
+	f := l.facts(q, l.n)
 	d := l.cfg.Policy.Decide(f)
 	l.pad.Decided(f, l.cfg.Policy.Name(), &d)
 	if d.Verdict != policy.Allow {

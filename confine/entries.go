@@ -184,12 +184,16 @@ var entries = []Entry{
 			is("PIDFD_GET_PID_NAMESPACE", _PIDFD_GET_PID_NAMESPACE),
 			is("NS_GET_PID_FROM_PIDNS", _NS_GET_PID_FROM_PIDNS),
 			is("NS_GET_PID_IN_PIDNS", _NS_GET_PID_IN_PIDNS),
+			is("NS_GET_USERNS", _NS_GET_USERNS),
+			is("NS_GET_PARENT", _NS_GET_PARENT),
+			is("SIOCGIFNAME", _SIOCGIFNAME),
 			is("SECCOMP_IOCTL_NOTIF_SET_FLAGS", _SECCOMP_IOCTL_NOTIF_SET_FLAGS),
 			is("PERF_EVENT_IOC_ID", _PERF_EVENT_IOC_ID),
 			is("PERF_EVENT_IOC_SET_BPF", _PERF_EVENT_IOC_SET_BPF))},
 		Who: []string{"sys.NotifRecv", "sys.NotifValid", "sys.NotifSend", "sys.NotifAddFD", "sys.NotifSyncWakeUp",
-			"sys.PidfdCreds", "sys.PIDOf", "sys.OpenNS", "sys.PIDFromTarget", "sys.PIDInTarget", "sys.Memory.Write", "sys.PerfEventID", "sys.PerfSetBPF"},
-		Why: "the listener; the target's ids, namespaces and mappings; perf events that the daemon has opened; programs on perf events",
+			"sys.PidfdCreds", "sys.PIDOf", "sys.OpenNS", "sys.PIDFromTarget", "sys.PIDInTarget", "sys.Memory.Write", "sys.PerfEventID", "sys.PerfSetBPF",
+			"sys.OwnedBelow", "sys.InterfaceName"},
+		Why: "the listener; the target's ids, namespaces and mappings; whose a network namespace is, and its interfaces' names; perf events that the daemon has opened; programs on perf events",
 	},
 	{
 		Name: "kcmp", AMD64: 312, ARM64: 272,
@@ -249,13 +253,13 @@ var entries = []Entry{
 			Any:   openFlags(_O_DIRECTORY),
 			ARM64: openFlags(_O_DIRECTORY_ARM64),
 		}},
-		Who: []string{"sys.OpenMemory", "sys.OpenNS", "sys.OpenCWD", "sys.OpenPath", "sys.CallerOf", "sys.Groups", "sys.Isolate", "sys.Thread.EnterRoot", "sys.Thread.NetNS"},
+		Who: []string{"sys.OpenMemory", "sys.OpenNS", "sys.OpenCWD", "sys.OpenPath", "sys.CallerOf", "sys.Groups", "sys.Isolate", "sys.Thread.EnterRoot", "sys.Thread.NetNS", "sys.Comm", "sys.Argv", "sys.TGID"},
 		Why: "what /proc says of the target, its root and working directory; for writing, its memory alone",
 	},
 	{
 		Name: "openat2", AMD64: 437, ARM64: 437,
-		Who: []string{"sys.OpenPath"},
-		Why: "a path of the target's, without a magic link being followed; flags are in memory",
+		Who: []string{"sys.OpenPath", "sys.WalkCgroup"},
+		Why: "a path of the target's, without a magic link being followed; a cgroup's parent, within its mount; flags are in memory",
 	},
 	{
 		Name: "pidfd_getfd", AMD64: 438, ARM64: 438,
@@ -306,7 +310,7 @@ var entries = []Entry{
 	},
 	{
 		Name: "readlinkat", AMD64: 267, ARM64: 78,
-		Who: []string{"sys.KindOf", "sys.OpenPath", "sys.CallerOf", "sys.UIDInTarget"},
+		Who: []string{"sys.KindOf", "sys.OpenPath", "sys.CallerOf", "sys.UIDInTarget", "sys.FileName", "sys.Exe", "sys.UserNS"},
 		Why: "what a file is, and a namespace; links on a path",
 	},
 	{
@@ -391,10 +395,20 @@ var entries = []Entry{
 		Why: "the signal stack of a new thread",
 	},
 	{
+		Name: "socket", AMD64: 41, ARM64: 198,
+		Rules: []Rule{
+			arg(0, "int", "family", is("AF_UNIX", _AF_UNIX)),
+			arg(1, "int", "type", is("SOCK_STREAM|SOCK_CLOEXEC", _SOCK_STREAM|_SOCK_CLOEXEC)),
+			arg(2, "int", "protocol", none),
+		},
+		Who: []string{"sys.InterfaceName"},
+		Why: "to ask for an interface's name takes a socket; this one can't be connected",
+	},
+	{
 		Name: "statx", AMD64: 332, ARM64: 291,
 		Rules: []Rule{arg(2, "unsigned int", "flags", is("AT_EMPTY_PATH|AT_STATX_DONT_SYNC", _AT_EMPTY_PATH|_AT_STATX_DONT_SYNC))},
-		Who:   []string{"sys.KindOf"},
-		Why:   "the type of a file, by what the kernel has cached: no file system is asked",
+		Who:   []string{"sys.KindOf", "sys.IDOf"},
+		Why:   "the type of a file, and which it is, by what the kernel has cached: no file system is asked",
 	},
 	{
 		Name: "tgkill", AMD64: 234, ARM64: 131,

@@ -98,6 +98,9 @@ const (
 	_EPOLL_CTL_ADD = 1 // include/uapi/linux/eventpoll.h
 	_EPOLL_CTL_DEL = 2
 
+	_AF_UNIX          = 1 // include/linux/socket.h
+	_SOCK_STREAM      = 1 // include/linux/net.h
+	_SOCK_CLOEXEC     = _O_CLOEXEC
 	_MSG_NOSIGNAL     = 0x4000 // include/linux/socket.h
 	_MSG_CMSG_CLOEXEC = 0x40000000
 
@@ -135,9 +138,12 @@ const (
 	_PIDFD_GET_NET_NAMESPACE    = 0xff04
 	_PIDFD_GET_PID_NAMESPACE    = 0xff05
 	_PIDFD_GET_INFO             = 0xc040ff0b // with struct pidfd_info of 64 bytes, PIDFD_INFO_SIZE_VER0
+	_NS_GET_USERNS              = 0xb701     // include/uapi/linux/nsfs.h
+	_NS_GET_PARENT              = 0xb702
 	_NS_GET_PID_FROM_PIDNS      = 0x8004b706
 	_NS_GET_PID_IN_PIDNS        = 0x8004b708
 	_PROCMAP_QUERY              = 0xc0686611 // include/uapi/linux/fs.h
+	_SIOCGIFNAME                = 0x8910     // include/uapi/linux/sockios.h
 	_PERF_EVENT_IOC_SET_BPF     = 0x40042408
 	_PERF_EVENT_IOC_ID          = 0x80082407 // include/uapi/linux/perf_event.h
 )

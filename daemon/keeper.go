@@ -26,6 +26,7 @@ type Workload struct {
 	UserNS   *os.File
 	NetNS    *os.File
 	Cgroup   *os.File // directory of the worker's cgroup (v2)
+	Own      *os.File // and of the workload's
 	// Audit is where the audit log goes (package audit): a path, or the name of another
 	// sink; "": nowhere. AuditPrograms is a directory for the instructions of programs
 	// of which the policy wants them kept; "": they aren't.
@@ -78,7 +79,7 @@ func Keep(w Workload) (*Keeper, error) {
 		return nil, err
 	}
 	files := map[string]*os.File{
-		fdListener: w.Listener, fdUserNS: w.UserNS, fdNetNS: w.NetNS, fdCgroup: w.Cgroup, fdLedger: book, fdObjects: objects,
+		fdListener: w.Listener, fdUserNS: w.UserNS, fdNetNS: w.NetNS, fdCgroup: w.Cgroup, fdOwn: w.Own, fdLedger: book, fdObjects: objects,
 	}
 	if w.Audit != "" {
 		records, err := audit.Create()

@@ -15,6 +15,7 @@ const (
 	fdUserNS   = "userns"   // the workload's user namespace
 	fdNetNS    = "netns"    // and network namespace
 	fdCgroup   = "cgroup"   // directory of the worker's cgroup (v2)
+	fdOwn      = "own"      // and of the workload's
 	fdTasks    = "tasks"    // and a number: the file of that name of a cgroup of v1
 	fdLedger   = "ledger"
 	fdObjects  = "objects" // workload.Objects

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/bpfbroker/bpfbroker/audit"
+	"github.com/bpfbroker/bpfbroker/facts"
 	"github.com/bpfbroker/bpfbroker/helper"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
 	"github.com/bpfbroker/bpfbroker/ledger"
@@ -31,7 +32,7 @@ type supervisor struct {
 	probes  request.Probes
 	objects *workload.Objects
 	ledger  *ledger.Ledger
-	userNS  uint64
+	known   *workload.Known
 	netNS   uint64
 	audit   *audit.Log   // nil: none is kept
 	stuck   atomic.Int32 // threads that served a worker which is gone, and don't end
@@ -81,12 +82,13 @@ func newSupervisor(id string, kind worker.Kind, pol policy.Policy, memory string
 	if s.objects, err = workload.OpenObjects(int(files[fdObjects].Fd()), perform.Living); err != nil {
 		return nil, err
 	}
-	var e1, e2 sys.Errno
-	s.userNS, e1 = sys.Inode(int(files[fdUserNS].Fd()))
+	userNS, e1 := sys.Inode(int(files[fdUserNS].Fd()))
+	var e2 sys.Errno
 	s.netNS, e2 = sys.Inode(int(files[fdNetNS].Fd()))
 	if e1 != 0 || e2 != 0 {
 		return nil, fmt.Errorf("look at the namespaces of workload %q: %w", id, errors.Join(e1, e2))
 	}
+	s.known = s.know(userNS)
 	return s, nil
 }
 
@@ -103,6 +105,21 @@ func (s *supervisor) startAudit(target, programs string) error {
 	var err error
 	s.audit, err = audit.Start(cfg)
 	return err
+}
+
+// know gathers what facts take of the workload.
+func (s *supervisor) know(userNS uint64) *workload.Known {
+	k := &workload.Known{Workload: facts.Workload{ID: s.id, UID: int64(os.Getuid()), GID: int64(os.Getgid())}, UserNS: userNS, CPUs: sys.PossibleCPUs()}
+	own := s.files[fdOwn]
+	if own == nil { // a daemon of another version didn't keep it
+		return k
+	}
+	if id, e := sys.IDOf(int(own.Fd())); e == 0 {
+		k.Cgroup = id
+		// Where the mount doesn't show it, what is inside is known nevertheless.
+		k.Workload.Cgroup, _ = workload.CgroupPath(int(own.Fd()))
+	}
+	return k
 }
 
 // run serves the workload until it has ended. ready is called once its calls are
@@ -204,7 +221,7 @@ func (s *supervisor) start() (*process, error) {
 	var pid, fd int
 	if err == nil {
 		pid, fd, err = s.parent.Start(worker.Config{
-			ID: s.id, Kind: s.kind, Policy: s.policy, Probes: s.probes, Exe: s.exe,
+			Known: s.known, Kind: s.kind, Policy: s.policy, Probes: s.probes, Exe: s.exe,
 			Listener: s.files[fdListener], Channel: theirs, Ledger: s.files[fdLedger], Audit: s.files[fdAudit],
 			UserNS: s.files[fdUserNS], Cgroup: cgroup, Tasks: s.tasks(),
 		})
@@ -259,8 +276,8 @@ func (s *supervisor) forget(name string) {
 
 func (s *supervisor) serve(pid int, pidfd, channel *os.File, serving bool) *process {
 	return &process{pid: pid, pidfd: pidfd, channel: channel, server: helper.Serve(helper.Config{
-		Socket: channel, Workload: s.id, Policy: s.policy, Objects: s.objects, Bell: s.ledger.Bell(), Probes: s.probes,
-		Audit: s.audit, Worker: pid, UserNS: s.userNS, NetNS: s.netNS, Serving: serving,
+		Socket: channel, Known: s.known, Policy: s.policy, Objects: s.objects, Bell: s.ledger.Bell(), Probes: s.probes,
+		Audit: s.audit, Worker: pid, NetNS: s.netNS, Serving: serving,
 	})}
 }
 

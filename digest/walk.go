@@ -133,7 +133,7 @@ func (w *walk) place(f int) {
 }
 
 // chunk is how many bytes are hashed at a time.
-const chunk = 32 << 10
+const chunk = 4 << 10
 
 // write hashes the program. False: it names what isn't there, or too much.
 func (w *walk) write() bool {
@@ -192,9 +192,12 @@ func (w *walk) normalCall(in insn, i int) bool {
 			return true
 		}
 		fd, ok := w.indexed(int32(in.off()))
+		if !ok {
+			return false
+		}
 		n := w.btf(fd)
 		in.setOff(n)
-		return ok && n >= 0
+		return n >= 0
 	}
 	return true
 }

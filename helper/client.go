@@ -34,6 +34,7 @@ type Client struct {
 	out     []byte // for what goes
 	call    Call
 	answer  answer
+	asks    bool // see Call.Asks
 }
 
 // NewClient returns a client for the calling thread. bell is shared with the server.
@@ -204,7 +205,7 @@ func (c *Client) exchange(q *request.Request, r *perform.Result, where perform.W
 // ask fills c.call and the fds; it returns the attribute as it is shown.
 func (c *Client) ask(q *request.Request, r *perform.Result, where perform.Where, fds *[]int) []byte {
 	k := &c.call
-	*k = Call{Call: q.Call, PathErr: where.PathErr, Numbers: k.Numbers[:0], Segments: k.Segments[:0]}
+	*k = Call{Call: q.Call, Asks: c.asks, PathErr: where.PathErr, Thread: where.Thread, Numbers: k.Numbers[:0], Segments: k.Segments[:0]}
 	if where.NetNS >= 0 {
 		k.HasNetNS = true
 		*fds = append(*fds, where.NetNS)

@@ -57,7 +57,7 @@ func newPair(t *testing.T, pol policy.Policy) *pair {
 		t.Fatal(err)
 	}
 	p := &pair{t: t, ours: ours, sock: int(ours.Fd()), mem: arena.New(arena.NewBudget(64 << 20))}
-	p.server = Serve(Config{Socket: theirs, Workload: "w", Policy: pol, Objects: workload.NewObjects(nil), Bell: &p.bell, Worker: os.Getpid()})
+	p.server = Serve(Config{Socket: theirs, Known: &workload.Known{}, Policy: pol, Objects: workload.NewObjects(nil), Bell: &p.bell, Worker: os.Getpid()})
 	p.client = new(Channel).NewClient(&p.sock, &p.bell)
 	t.Cleanup(func() {
 		ours.Close()

@@ -11,7 +11,6 @@ import (
 
 	"github.com/bpfbroker/bpfbroker/abi"
 	"github.com/bpfbroker/bpfbroker/audit"
-	"github.com/bpfbroker/bpfbroker/facts"
 	"github.com/bpfbroker/bpfbroker/inspect"
 	"github.com/bpfbroker/bpfbroker/internal/arena"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
@@ -23,16 +22,15 @@ import (
 
 // Config says for whom a Server works.
 type Config struct {
-	Socket   *os.File // the daemon's end of the channel
-	Workload string   // the workload's id
-	Policy   policy.Policy
-	Objects  *workload.Objects
-	Audit    *audit.Log // nil: none is kept
-	Bell     *uint32    // shared with the worker: see receive
-	Probes   request.Probes
-	Worker   int    // the worker's process id
-	NetNS    uint64 // inode of the workload's network namespace
-	UserNS   uint64 // and of its user namespace
+	Socket  *os.File // the daemon's end of the channel
+	Policy  policy.Policy
+	Objects *workload.Objects
+	Audit   *audit.Log // nil: none is kept
+	Bell    *uint32    // shared with the worker: see receive
+	Probes  request.Probes
+	Worker  int    // the worker's process id
+	NetNS   uint64 // inode of the workload's network namespace
+	Known   *workload.Known
 	// Serving says that the worker served before, for another daemon.
 	Serving bool
 }
@@ -87,6 +85,7 @@ type server struct {
 	own       *sys.Thread
 	mem       *arena.Arena
 	reader    *request.Reader
+	inspector inspect.Inspector
 	performer *perform.Performer
 	netNS     uint64 // that the thread is in
 	worker    int    // pidfd; -1 once it serves
@@ -94,7 +93,6 @@ type server struct {
 	rested    bool   // the last packet wasn't one of many that nobody waits for
 	served    uint32 // the number of the last call, 0: there was none
 	buf       []byte
-	facts     facts.Facts // of the call
 	call      target
 }
 
@@ -122,8 +120,10 @@ func (s *Server) run() error {
 		return err
 	}
 	t.reader = request.NewReader(t.mem, s.cfg.Probes)
+	t.inspector.Workload, t.inspector.CPUs = s.cfg.Known.Workload, s.cfg.Known.CPUs
 	t.performer = perform.NewForHost(t.mem, s.cfg.Objects)
 	t.call.server = t
+	t.call.Files = workload.FilesOf(s.cfg.Known)
 	for i := range t.call.fds {
 		t.call.fds[i] = -1
 	}
@@ -229,6 +229,9 @@ func (t *server) packet(b []byte, fds []int) error {
 			return nil // it was asked before kindAgain, which made the worker ask again
 		}
 		t.served = t.call.Seq
+		if t.call.Asks {
+			return t.owns(t.call.Seq)
+		}
 		return t.serve(t.call.Seq)
 	default:
 		return fmt.Errorf("a packet of kind %d", b[0])
@@ -290,11 +293,11 @@ func (t *server) serve(seq uint32) error {
 // allows says whether the worker should have asked for this: a call that it can't make
 // itself, that the policy allows, about what the workload could name.
 func (t *server) allows(q *request.Request) bool {
-	f := &t.facts
-	needs := t.cfg.Policy.Needs(q.Row.Name)
-	inspect.Request(q, needs, f)
-	inspect.Missing(needs, f)
-	f.Workload.ID = t.cfg.Workload
+	f := t.inspector.Request(q, t.cfg.Policy.Needs(q.Row.Name), &t.call)
+	f.Workload.Thread = int64(t.call.Thread)
+	if f.Event.PID > 0 && f.Event.PID == f.Workload.Thread {
+		f.Event.PID = 0 // as the caller says it
+	}
 	d := t.cfg.Policy.Decide(f)
 	switch {
 	case d.Verdict != policy.Allow:
@@ -321,7 +324,7 @@ func (t *server) mayAskFor(q *request.Request) bool {
 		}
 		traps := q.Field("bits")&abi.PerfBitSigtrap != 0
 		pid := int32(f.Uint(q.Attr))
-		if pid > 0 && (traps || !t.cfg.Policy.Trusts()) && !sys.InUserNS(int(pid), t.cfg.UserNS) {
+		if pid > 0 && (traps || !t.cfg.Policy.Trusts()) && !sys.InUserNS(int(pid), t.cfg.Known.UserNS) {
 			return false
 		}
 	}

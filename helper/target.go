@@ -15,6 +15,7 @@ import (
 // worker translates those that come back.
 type target struct {
 	Call
+	workload.Files
 	*server
 	fds  [maxFDs]int // what came with it, -1 for none
 	path int         // index in fds, -1 for none
@@ -139,7 +140,7 @@ func (c *target) Enter(n perform.Needs) sys.Errno {
 	if inode == c.netNS {
 		return 0
 	}
-	if inode != c.cfg.NetNS && !sys.OwnedBelow(ns, c.cfg.UserNS) {
+	if inode != c.cfg.NetNS && !sys.OwnedBelow(ns, c.cfg.Known.UserNS) {
 		return sys.EPERM
 	}
 	if e := sys.SetNS(ns, sys.NetNamespace); e != 0 {

@@ -1,8 +1,10 @@
-// Package inspect derives the facts of an operation from its request.
+// Package inspect derives the facts of an operation from its request, and from what its
+// Place can find out.
 package inspect
 
 import (
 	"bytes"
+	"fmt"
 	"math"
 
 	"github.com/bpfbroker/bpfbroker/abi"
@@ -10,61 +12,57 @@ import (
 	"github.com/bpfbroker/bpfbroker/request"
 )
 
-// Request derives the facts that the request's own copy shows, into f, whose slices are
-// used again. Those that cost more than a look are derived only if needs has them.
-func Request(q *request.Request, needs facts.Set, f *facts.Facts) {
-	*f = facts.Facts{
-		Map:    facts.Map{Flags: f.Map.Flags[:0]},
-		Prog:   facts.Prog{Flags: f.Prog.Flags[:0], Helpers: f.Prog.Helpers[:0]},
-		Attach: facts.Attach{Functions: f.Attach.Functions[:0], Offsets: f.Attach.Offsets[:0], Flags: f.Attach.Flags[:0]},
-	}
-	f.Command = q.Row.Name
-	switch q.Row.Command {
-	case abi.MapCreate:
-		ofMap(q, f)
-	case abi.ProgLoad:
-		ofProg(q, needs, f)
-	case abi.ProgAttach, abi.ProgDetach, abi.ProgQuery, abi.RawTPOpen, abi.LinkCreate, abi.LinkUpdate:
-		ofAttach(q, f)
-	case abi.ObjPin, abi.ObjGet:
-		f.Pin.Path = text(q, "pathname")
-	}
-	if q.Row.Syscall == abi.SyscallPerfEventOpen {
-		ofEvent(q, f)
-	}
-	f.Object.Kind = objectKind(q)
-	f.Token = q.Row.TokenFlags != "" && q.Field(q.Row.TokenFlags)&abi.FTokenFD != 0
+// Inspector derives facts, of one operation at a time, into memory that it uses again.
+type Inspector struct {
+	// Workload is what is the same for all operations.
+	Workload facts.Workload
+	// CPUs is the number of CPUs that there could be: maps have elements for each.
+	CPUs int
+
+	f     facts.Facts
+	q     *request.Request
+	needs facts.Set
+	at    Place
+
+	texts map[string]string // strings of the last operations
+	calls calls
+	info  [256]byte // of an object, see object
+
+	// What lists of facts are made in.
+	flags, helpers, kfuncs, mapTypes, functions []string
+	mapIDs, offsets                             []int64
 }
 
-// derived are the facts that are found out here, and those of who calls, which the broker adds.
-var derived = func() (s facts.Set) {
-	for _, name := range []string{
-		"command", "workload.id", "workload.thread", "pin.path", "token", "object.kind",
-		"map.type", "map.key_size", "map.value_size", "map.max_entries", "map.flags", "map.name", "map.bytes",
-		"prog.type", "prog.attach_type", "prog.name", "prog.license", "prog.insns", "prog.flags", "prog.sleepable", "prog.signed", "prog.helpers", "prog.digest",
-		"attach.type", "attach.flags", "attach.ifindex", "attach.tracepoint", "attach.functions", "attach.file", "attach.offsets", "attach.pid",
-		"attach.protocol", "attach.hook", "attach.priority",
-		"perf_event.type", "perf_event.config", "perf_event.pid", "perf_event.cpu", "perf_event.function", "perf_event.file", "perf_event.offset",
-	} {
-		s.Add(name)
-	}
-	return s
-}()
-
-// Missing notes which of the facts that a policy needs aren't known. It can't decide
-// without them: a list that is empty because nobody has looked isn't an empty list.
-func Missing(needs facts.Set, f *facts.Facts) {
-	for i := range needs {
-		needs[i] &^= derived[i]
-	}
-	if needs == (facts.Set{}) {
-		return
-	}
-	for i := range facts.Table {
-		if t := &facts.Table[i]; needs.Has(t.Name) && t.Has(f.Command) {
-			f.Unknown = append(f.Unknown, struct{ Fact, Why string }{t.Name, "this version of bpfbroker doesn't find it out"})
+// Request returns the facts of a request: all that its own copy shows, and those others
+// that needs has. Where one can't be found out, Facts.Unknown says why. They are valid
+// until the next call, lists and strings included.
+func (i *Inspector) Request(q *request.Request, needs facts.Set, at Place) *facts.Facts {
+	i.q, i.needs, i.at = q, needs, at
+	f := &i.f
+	*f = facts.Facts{Command: q.Row.Name, Workload: i.Workload, Unknown: f.Unknown[:0]}
+	for _, s := range steps[q.Row] {
+		if s.field.Live(q.Attr) {
+			i.plain(s)
 		}
 	}
+	switch q.Row {
+	case mapCreate:
+		i.mapCreate()
+	case progLoad:
+		i.progLoad()
+	case perfEventOpen:
+		i.perfEvent()
+	}
+	if q.Row.TokenFlags != "" {
+		f.Token = q.Field(q.Row.TokenFlags)&abi.FTokenFD != 0
+	}
+	i.attach()
+	i.object()
+	if needs != (facts.Set{}) {
+		i.caller()
+	}
+	i.q, i.at = nil, nil
+	return f
 }
 
 // Unknown returns the facts of a call that could not be copied: its command is
@@ -76,185 +74,174 @@ func Unknown(c request.Call) facts.Facts {
 	return facts.Facts{Command: "unknown"}
 }
 
-func ofMap(q *request.Request, f *facts.Facts) {
-	m := &f.Map
-	m.Type = value(q, "map_type")
-	m.KeySize, m.ValueSize, m.MaxEntries = number(q, "key_size"), number(q, "value_size"), number(q, "max_entries")
-	m.Flags = flags(q, "map_flags", m.Flags)
-	m.Name = name(q, "map_name")
-	m.Bytes = mapBytes(m)
-}
-
-func ofProg(q *request.Request, needs facts.Set, f *facts.Facts) {
-	const sleepable = 1 << 4 // BPF_F_SLEEPABLE
-	p := &f.Prog
-	p.Type, p.AttachType = value(q, "prog_type"), value(q, "expected_attach_type")
-	p.Name = name(q, "prog_name")
-	p.License = text(q, "license")
-	p.Insns = number(q, "insn_cnt")
-	p.Flags = flags(q, "prog_flags", p.Flags)
-	p.Sleepable = q.Field("prog_flags")&sleepable != 0
-	p.Signed = q.Field("signature_size") != 0
-	if needs.Has("prog.helpers") {
-		p.Helpers = helpers(data(q, "insns"), p.Helpers)
-	}
-	if needs.Has("prog.digest") {
-		p.Digest = digestOf(q)
-	}
-}
-
-func ofAttach(q *request.Request, f *facts.Facts) {
-	a := &f.Attach
-	if q.Row.Command == abi.RawTPOpen {
-		a.Tracepoint = text(q, "name")
-		return
-	}
-	if q.Row.Field("attach_type") != nil {
-		a.Type = value(q, "attach_type")
-	}
-	if field := attachFlags[q.Row.Command]; field != "" {
-		a.Flags = flags(q, field, a.Flags)
-	}
-	if live(q, "target_ifindex") {
-		a.Ifindex = number(q, "target_ifindex")
-	}
-	if live(q, "kprobe_multi.syms") {
-		a.Functions = symbols(q, a.Functions)
-	}
-	if live(q, "uprobe_multi.path") {
-		a.File = text(q, "uprobe_multi.path")
-		a.PID = signed32(q, "uprobe_multi.pid")
-		offsets := data(q, "uprobe_multi.offsets")
-		for i := 0; i+8 <= len(offsets); i += 8 {
-			a.Offsets = append(a.Offsets, clamp(abi.Uint(offsets, uint32(i), 8)))
-		}
-	}
-	if live(q, "netfilter.pf") {
-		a.Protocol = one(protocols, q.Field("netfilter.pf"))
-		a.Hook = one(hooks, q.Field("netfilter.hooknum"))
-		a.Priority = signed32(q, "netfilter.priority")
-	}
-}
-
-// attachFlags are the fields of flags that say how to attach.
-var attachFlags = map[abi.Command]string{abi.ProgAttach: "attach_flags", abi.ProgDetach: "attach_flags", abi.LinkCreate: "flags", abi.LinkUpdate: "flags"}
-
-// Numbers of include/uapi/linux/netfilter.h that a BPF program may be attached with
-// (kernel/bpf/../net/netfilter/nf_bpf_link.c, bpf_nf_check_pf_and_hooks).
 var (
-	protocols = map[uint64]string{2: "ipv4", 10: "ipv6"}
-	hooks     = map[uint64]string{0: "prerouting", 1: "input", 2: "forward", 3: "output", 4: "postrouting"}
+	mapCreate     = abi.RowOf(abi.MapCreate)
+	progLoad      = abi.RowOf(abi.ProgLoad)
+	perfEventOpen = abi.RowOfSyscall(abi.SyscallPerfEventOpen)
 )
 
-func ofEvent(q *request.Request, f *facts.Facts) {
-	e := &f.Event
-	e.Type = eventType(q)
-	e.Config = clamp(q.Field("config"))
-	if live(q, "pid") {
-		e.PID = signed32(q, "pid")
-	}
-	e.CPU = signed32(q, "cpu")
-	e.Function, e.File = text(q, "kprobe_func"), text(q, "uprobe_path")
-	if abi.Probe(q.Field("probe")) != abi.NoProbe {
-		e.Offset = clamp(q.Field("config2"))
-	}
+// step is a field of a row that is a fact as it stands.
+type step struct {
+	field *abi.Field
+	fact  *facts.Fact
 }
 
-// eventType names the type of a perf event: the kernel's dynamic numbers by what
-// they mean.
-func eventType(q *request.Request) string {
-	switch abi.Probe(q.Field("probe")) {
-	case abi.Kprobe:
-		return "kprobe"
-	case abi.Uprobe:
-		return "uprobe"
-	}
-	return value(q, "type")
-}
-
-// objectFields are the fields that name the object that a command is about.
-var objectFields = map[abi.Command]string{
-	abi.ObjPin: "bpf_fd", abi.ObjGetInfoByFD: "bpf_fd", abi.LinkUpdate: "link_fd", abi.LinkDetach: "link_fd", abi.MapFreeze: "map_fd",
-	abi.ProgGetFDByID: "prog_id", abi.MapGetFDByID: "map_id", abi.BTFGetFDByID: "btf_id", abi.LinkGetFDByID: "link_id",
-}
-
-// objectKind is the kind of the object that the call is about, where that is known
-// before it: by the fd that was taken, or by the command.
-func objectKind(q *request.Request) string {
-	field := q.Row.Field(objectFields[q.Row.Command])
-	if q.Row.Syscall != abi.SyscallBPF || field == nil {
-		return ""
-	}
-	if field.Class == abi.ID {
-		return field.Object.String()
-	}
-	if file := q.File(int(int32(field.Uint(q.Attr)))); file != nil {
-		return file.Kind.String()
-	}
-	return ""
-}
-
-// value names an enum's value.
-func value(q *request.Request, field string) string {
-	f := q.Row.Field(field)
-	return f.Values.Name(f.Uint(q.Attr))
-}
-
-func flags(q *request.Request, field string, to []string) []string {
-	f := q.Row.Field(field)
-	return f.Values.AppendNames(to, f.Uint(q.Attr))
-}
-
-func number(q *request.Request, field string) int64 { return clamp(q.Field(field)) }
-
-func signed32(q *request.Request, field string) int64 { return int64(int32(q.Field(field))) }
-
-// clamp makes the largest number of what is larger.
-func clamp(n uint64) int64 { return int64(min(n, math.MaxInt64)) }
-
-// one names a number: one that has no name is shown as it is.
-func one(names map[uint64]string, n uint64) string {
-	if s, ok := names[n]; ok {
-		return s
-	}
-	return unnamed(n)
-}
-
-func name(q *request.Request, field string) string {
-	f := q.Row.Field(field)
-	return cstring(q.Attr[f.Offset : f.Offset+f.Size])
-}
-
-func live(q *request.Request, field string) bool {
-	f := q.Row.Field(field)
-	return f != nil && f.Live(q.Attr)
-}
-
-// data is the copy of what a field points to; nil: there is none.
-func data(q *request.Request, field string) []byte {
-	if b := q.Buffer(field); b != nil && !b.Fault {
-		return b.Data
-	}
-	return nil
-}
-
-// text is the string that a field points to, "" where there is none.
-func text(q *request.Request, field string) string { return cstring(data(q, field)) }
-
-// symbols are the strings that kprobe_multi.syms points to.
-func symbols(q *request.Request, to []string) []string {
-	for i := range q.Buffers {
-		b := &q.Buffers[i]
-		if b.Parent != request.NoParent && q.Buffers[b.Parent].Field.Name == "kprobe_multi.syms" && !b.Fault {
-			to = append(to, cstring(b.Data))
+// steps are those of each row: the table's Fact names say which field is which fact.
+var steps = func() map[*abi.Row][]step {
+	m := map[*abi.Row][]step{}
+	for _, row := range abi.Rows() {
+		for i := range row.Fields {
+			f := &row.Fields[i]
+			if f.Fact != "" && !derived[f.Fact] {
+				m[row] = append(m[row], step{f, facts.Find(f.Fact)})
+			}
 		}
 	}
-	return to
+	return m
+}()
+
+// derived are facts of fields that say more or less than their value.
+var derived = map[string]bool{
+	"prog.attach_type": true, "perf_event.type": true, "perf_event.offset": true, "perf_event.pid": true,
+	"attach.file": true, "attach.functions": true, "attach.offsets": true, "attach.protocol": true, "attach.hook": true,
+	"perf_event.function": true, "perf_event.file": true,
 }
 
-func cstring(b []byte) string {
-	if i := bytes.IndexByte(b, 0); i >= 0 {
-		b = b[:i]
+// plain sets a fact from its field.
+func (i *Inspector) plain(s step) {
+	q := i.q
+	switch at := s.fact.At(&i.f).(type) {
+	case *string:
+		switch s.field.Class {
+		case abi.Enum:
+			*at = s.field.Values.Name(s.field.Uint(q.Attr))
+		case abi.Name:
+			*at = i.text(q.Attr[s.field.Offset : s.field.Offset+s.field.Size])
+		case abi.Pointer:
+			*at = i.pointed(s.field.Name, s.fact.Name)
+		}
+	case *int64:
+		v := s.field.Uint(q.Attr)
+		if *at = clamped(v); signed[s.fact.Name] {
+			*at = int64(int32(v))
+		}
+	case *[]string: // flags
+		v := s.field.Uint(q.Attr)
+		i.flags = i.flags[:0]
+		for _, b := range s.field.Values.Bits {
+			if v&b.Bit == b.Bit {
+				i.flags = append(i.flags, b.Kernel)
+				v &^= b.Bit
+			}
+		}
+		if v != 0 {
+			i.flags = append(i.flags, fmt.Sprintf("%#x", v))
+		}
+		*at = i.flags
 	}
-	return string(b)
 }
+
+// signed are facts of 32 bits with a sign.
+var signed = map[string]bool{"attach.priority": true, "attach.pid": true, "perf_event.cpu": true}
+
+// pointed is the text that a field of the attribute points to.
+func (i *Inspector) pointed(field, fact string) string {
+	b := i.q.Buffer(field)
+	switch {
+	case b == nil: // NULL
+		return ""
+	case b.Fault:
+		i.unknown(fact, "it can't be read")
+		return ""
+	}
+	return i.text(b.Data)
+}
+
+const (
+	// maxText is how long a text may be that is remembered, bytes, and maxTexts how many.
+	maxText  = 128
+	maxTexts = 256
+)
+
+// text makes a string of bytes that end at a NUL, or where they end. Most are those of
+// the operation before: then it allocates nothing.
+func (i *Inspector) text(b []byte) string {
+	if n := bytes.IndexByte(b, 0); n >= 0 {
+		b = b[:n]
+	}
+	if len(b) == 0 {
+		return ""
+	}
+	if len(b) > maxText {
+		return string(b)
+	}
+	if s, ok := i.texts[string(b)]; ok {
+		return s
+	}
+	if i.texts == nil || len(i.texts) == maxTexts {
+		i.texts = map[string]string{}
+	}
+	s := string(b)
+	i.texts[s] = s
+	return s
+}
+
+// unknown notes that a fact can't be found out.
+func (i *Inspector) unknown(fact string, why string) {
+	i.f.Unknown = append(i.f.Unknown, struct{ Fact, Why string }{fact, why})
+}
+
+// found notes err, if it is one, as why a fact isn't known.
+func (i *Inspector) found(fact string, err error) bool {
+	if err != nil {
+		i.unknown(fact, err.Error())
+	}
+	return err == nil
+}
+
+// wants says whether a fact is asked for.
+func (i *Inspector) wants(fact string) bool { return i.needs.Has(fact) }
+
+func (i *Inspector) mapCreate() {
+	q := i.q
+	i.f.Map.Bytes = mapBytes(q.Field("map_type"), q.Field("key_size"), q.Field("value_size"), q.Field("max_entries"),
+		q.Field("map_flags"), q.Field("map_extra"), uint64(max(1, i.CPUs)))
+}
+
+// caller finds out who makes the call, and what the workload holds.
+func (i *Inspector) caller() {
+	w := &i.f.Workload
+	var err error
+	if i.wants("workload.pid") {
+		w.PID, err = i.at.PID()
+		i.found("workload.pid", err)
+	}
+	if i.wants("workload.comm") {
+		w.Comm, err = i.at.Comm()
+		i.found("workload.comm", err)
+	}
+	if i.wants("workload.exe") {
+		w.Exe, err = i.at.Exe()
+		i.found("workload.exe", err)
+	}
+	if i.wants("workload.argv") {
+		w.Argv, err = i.at.Argv()
+		i.found("workload.argv", err)
+	}
+	if i.wants("workload.netns_own") {
+		w.NetnsOwn, err = i.at.NetNSOwn(CallersNetNS)
+		i.found("workload.netns_own", err)
+		w.NetnsOwn = w.NetnsOwn && err == nil
+	}
+	counts := [...]string{"counts.maps", "counts.progs", "counts.links", "counts.bytes"}
+	if i.needs.Any("counts.") {
+		if i.f.Counts, err = i.at.Counts(); err != nil {
+			for _, fact := range counts {
+				i.unknown(fact, err.Error())
+			}
+		}
+	}
+}
+
+// id32 is a kernel's id as a fact.
+func id32(v uint64) int64 { return int64(v & math.MaxUint32) }

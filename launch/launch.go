@@ -82,6 +82,7 @@ type Workload struct {
 	guardian *guardian
 	cgroup   *cgroup
 	worker   *os.File
+	own      *os.File
 	v1       []*cgroup // the worker's
 	tasks    []*os.File
 	loans    []*loan
@@ -247,6 +248,9 @@ func (w *Workload) makeCgroup(id string) error {
 		return err
 	}
 	if w.worker, err = os.Open(c.path(workerLeaf)); err != nil {
+		return err
+	}
+	if w.own, err = os.Open(c.path(workloadLeaf)); err != nil {
 		return err
 	}
 	return w.workerCgroupsV1(c.name)
@@ -480,6 +484,9 @@ func (w *Workload) PID() int { return w.pid }
 // the one that limits both, which the workload can't see.
 func (w *Workload) WorkerCgroup() *os.File { return w.worker }
 
+// OwnCgroup is the directory of the workload's own cgroup (v2), the root of its view.
+func (w *Workload) OwnCgroup() *os.File { return w.own }
+
 // WorkerTasks are the files "tasks" of the worker's cgroups of v1, one for each hierarchy
 // where it has one; they are below the caller's cgroups, in which the workload is.
 func (w *Workload) WorkerTasks() []*os.File { return w.tasks }
@@ -554,7 +561,7 @@ func (w *Workload) close() error {
 	if w.guardian != nil {
 		w.guardian.dismiss(err == nil)
 	}
-	for _, f := range append(w.tasks, w.listener, w.user, w.mnt, w.net, w.pidns, w.worker, w.init) {
+	for _, f := range append(w.tasks, w.listener, w.user, w.mnt, w.net, w.pidns, w.worker, w.own, w.init) {
 		f.Close() // nil is fine: it returns an error
 	}
 	for _, c := range cgroups {

@@ -40,7 +40,7 @@ func (p *Performer) KernelBTFs(at Place, f func(fd int, types *loader.BTF) (enou
 			modules = append(modules, id)
 			continue
 		}
-		m, e := typesOf(fd)
+		m, e := BTFData(fd)
 		if e != 0 {
 			sys.Close(fd)
 			return e
@@ -63,7 +63,7 @@ func (p *Performer) KernelBTFs(at Place, f func(fd int, types *loader.BTF) (enou
 			sys.Close(fd)
 			continue
 		}
-		m, e := typesOf(fd)
+		m, e := BTFData(fd)
 		if e != 0 {
 			sys.Close(fd)
 			return e
@@ -99,18 +99,25 @@ func (p *Performer) btfByID(id uint64, at Place) (fd int, of string, e sys.Errno
 	if e != 0 {
 		return -1, "", e
 	}
+	of, _ = BTFName(r.FD)
+	return r.FD, of, 0
+}
+
+// BTFName says what the BTF at fd is of: "vmlinux", or a module; "" neither.
+func BTFName(fd int) (string, sys.Errno) {
 	info, name := make([]byte, abi.BTFInfo.Size), make([]byte, 64)
 	abi.BTFInfo.Field("name").Put(info, sys.Addr(name))
 	abi.BTFInfo.Field("name_len").Put(info, uint64(len(name)))
-	if ObjectInfo(r.FD, info) != 0 || abi.BTFInfo.Field("kernel_btf").Uint(info) == 0 {
-		return r.FD, "", 0
+	e := ObjectInfo(fd, info)
+	if e != 0 || abi.BTFInfo.Field("kernel_btf").Uint(info) == 0 {
+		return "", e
 	}
 	got, _, _ := bytes.Cut(name, []byte{0})
-	return r.FD, string(got), 0
+	return string(got), 0
 }
 
-// typesOf is the data of the BTF at fd.
-func typesOf(fd int) (sys.Mapping, sys.Errno) {
+// BTFData is the data of the BTF at fd, which the caller unmaps.
+func BTFData(fd int) (sys.Mapping, sys.Errno) {
 	info := make([]byte, abi.BTFInfo.Size)
 	size := abi.BTFInfo.Field("btf_size")
 	if e := ObjectInfo(fd, info); e != 0 {

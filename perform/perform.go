@@ -81,6 +81,7 @@ type Where struct {
 	NetNS   int       // fd of its network namespace, -1 where the call doesn't look at it
 	Path    int       // fd of what the call's path leads to, -1 for none
 	PathErr sys.Errno // why it leads nowhere
+	Thread  uint32    // the target's thread, in our pid namespace
 }
 
 // Result is what the kernel answered.
@@ -249,7 +250,7 @@ func (p *Performer) atHost(q *request.Request, r *Result, at Place) {
 		r.Errno, r.Attr, r.Out = sys.EACCES, nil, nil
 		return
 	}
-	where := Where{NetNS: -1, Path: p.pathFD, PathErr: p.pathErr}
+	where := Where{NetNS: -1, Path: p.pathFD, PathErr: p.pathErr, Thread: at.TID()}
 	if needs(q).Net {
 		var e sys.Errno
 		if where.NetNS, e = at.NetNS(); e != 0 {

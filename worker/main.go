@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -15,12 +16,13 @@ import (
 	"github.com/bpfbroker/bpfbroker/ledger"
 	"github.com/bpfbroker/bpfbroker/policy"
 	"github.com/bpfbroker/bpfbroker/request"
+	"github.com/bpfbroker/bpfbroker/workload"
 )
 
 // Options are the arguments of Main, as text.
 type Options struct {
-	ID, Kind, Policy, Probes string
-	Audit                    bool // there is an audit book
+	ID, Known, Kind, Policy, Probes string
+	Audit                           bool // there is an audit book
 }
 
 // Executed by fd, a worker would be called by the fd's number in ps, and what it
@@ -57,6 +59,11 @@ func serve(o Options) error {
 	if err != nil {
 		return err
 	}
+	known := new(workload.Known)
+	if err := json.Unmarshal([]byte(o.Known), known); err != nil {
+		return fmt.Errorf("what is known of the workload: %w", err)
+	}
+	known.Workload.ID = o.ID
 	probes, err := request.ParseProbes(o.Probes)
 	if err != nil {
 		return err
@@ -94,7 +101,7 @@ func serve(o Options) error {
 		}
 	}
 	b, err := broker.New(broker.Config{Listener: listenerFD, Channel: channelFD, Token: token,
-		Ledger: book, Audit: records, Workload: o.ID, Policy: pol, Probes: probes})
+		Ledger: book, Audit: records, Known: known, Policy: pol, Probes: probes})
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@
 package worker
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"runtime"
@@ -21,6 +22,7 @@ import (
 	"github.com/bpfbroker/bpfbroker/internal/sys"
 	"github.com/bpfbroker/bpfbroker/policy"
 	"github.com/bpfbroker/bpfbroker/request"
+	"github.com/bpfbroker/bpfbroker/workload"
 )
 
 // Kind says what a worker performs with.
@@ -89,7 +91,7 @@ func Capabilities(k Kind, c policy.Ceiling) []sys.Capability {
 
 // Config is what a worker serves.
 type Config struct {
-	ID       string // the workload's
+	Known    *workload.Known
 	Kind     Kind
 	Policy   policy.Policy // a built-in one
 	Probes   request.Probes
@@ -166,9 +168,13 @@ func (p *Parent) Start(cfg Config) (pid, pidfd int, err error) {
 }
 
 func start(cfg Config, null *os.File) (pid, pidfd int, err error) {
+	known, err := json.Marshal(cfg.Known)
+	if err != nil {
+		return 0, -1, err
+	}
 	s := sys.Spawn{
 		Exe:  cfg.Exe,
-		Args: []string{"bpfbroker", Arg, "--id=" + cfg.ID, "--kind=" + string(cfg.Kind), "--policy=" + cfg.Policy.Name(), "--probes=" + cfg.Probes.String()},
+		Args: []string{"bpfbroker", Arg, "--id=" + cfg.Known.Workload.ID, "--known=" + string(known), "--kind=" + string(cfg.Kind), "--policy=" + cfg.Policy.Name(), "--probes=" + cfg.Probes.String()},
 		Env: []string{"GODEBUG=madvdontneed=1", "GOTRACEBACK=single",
 			// Threads sleep in the kernel, each with one of the runtime's processors, which
 			// the scheduler takes away at once while no other is free, and gives to a thread

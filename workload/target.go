@@ -11,6 +11,8 @@ import (
 // its memory, its fds, and its place (ids, namespaces, file system). It is
 // pointed at one notification after another (At).
 type Target struct {
+	Files
+	owner    Owner
 	thread   *sys.Thread
 	listener *notify.Listener
 	n        *notify.Notification
@@ -23,20 +25,24 @@ type Target struct {
 	cgroup uint64 // the cgroup namespace that it is in, 0: ours
 	opened bool   // pidfd is known to be n's thread
 	creds  sys.Creds
-	groups []uint32    // for Plain
-	path   int         // what OpenPath opened, or -1
-	mem    *sys.Memory // what Write has opened of n's, or nil
-	root   bool        // entered
-	as     bool        // entered
+	groups []uint32 // for Plain
+	path   int      // what OpenPath opened, or -1
+
+	pathBase int    // from where
+	pathOf   []byte // and by which path
+
+	mem  *sys.Memory // what Write has opened of n's, or nil
+	root bool        // entered
+	as   bool        // entered
 }
 
 // NewTarget returns the Target of a broker thread.
-func NewTarget(t *sys.Thread, l *notify.Listener) (*Target, error) {
+func NewTarget(t *sys.Thread, l *notify.Listener, known *Known, owner Owner) (*Target, error) {
 	netNS, back, err := t.NetNS()
 	if err != nil {
 		return nil, err
 	}
-	return &Target{thread: t, listener: l, pidfd: -1, path: -1, netNS: netNS, back: back}, nil
+	return &Target{Files: FilesOf(known), owner: owner, thread: t, listener: l, pidfd: -1, path: -1, netNS: netNS, back: back}, nil
 }
 
 // Astray says that the thread is in a network namespace of one target's for good,
@@ -213,8 +219,12 @@ func (t *Target) Enter(n perform.Needs) sys.Errno {
 	return 0
 }
 
-// OpenPath implements perform.Place.
+// OpenPath implements perform.Place. What it has opened it doesn't look up again.
 func (t *Target) OpenPath(base int, path []byte) (int, sys.Errno) {
+	if t.remembered(base, path) {
+		return t.path, 0
+	}
+	given := base
 	as, e := sys.CallerOf(t.n.TID)
 	if e != 0 {
 		return -1, e
@@ -234,9 +244,14 @@ func (t *Target) OpenPath(base int, path []byte) (int, sys.Errno) {
 	if e != 0 {
 		return -1, e
 	}
+	if t.path >= 0 {
+		sys.Close(t.path)
+		t.path = -1
+	}
 	if e := t.thread.NewFD(&t.path, fd); e != 0 {
 		return -1, e
 	}
+	t.pathBase, t.pathOf = given, append(t.pathOf[:0], path...)
 	return t.path, 0
 }
 

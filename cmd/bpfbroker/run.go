@@ -278,7 +278,7 @@ func (o *runOptions) serve(cfg launch.Config, w *launch.Workload) (launch.ExitSt
 	none := launch.ExitStatus{}
 	k, err := daemon.Keep(daemon.Workload{
 		ID: cfg.ID, Kind: worker.Kind(o.worker), Policy: o.policy, Memory: o.memory, Audit: o.audit, AuditPrograms: o.programs,
-		Listener: w.Listener(), UserNS: w.UserNS(), NetNS: w.NetNS(), Cgroup: w.WorkerCgroup(), Tasks: w.WorkerTasks(),
+		Listener: w.Listener(), UserNS: w.UserNS(), NetNS: w.NetNS(), Cgroup: w.WorkerCgroup(), Own: w.OwnCgroup(), Tasks: w.WorkerTasks(),
 	})
 	if err != nil {
 		return none, ledger.Summary{}, err

@@ -20,6 +20,7 @@ func workerCommand() *cobra.Command {
 		Run:    func(*cobra.Command, []string) { os.Exit(worker.Main(o)) },
 	}
 	c.Flags().StringVar(&o.ID, "id", "", "the workload's id")
+	c.Flags().StringVar(&o.Known, "known", "", "what is known of the workload, JSON")
 	c.Flags().StringVar(&o.Kind, "kind", "", "token or capability")
 	c.Flags().StringVar(&o.Policy, "policy", "", "name of a built-in policy")
 	c.Flags().StringVar(&o.Probes, "probes", "", "the kernel's numbers of its probe PMUs")
