@@ -12,6 +12,7 @@ import (
 	"github.com/bpfbroker/bpfbroker/audit"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
 	"github.com/bpfbroker/bpfbroker/ledger"
+	"github.com/bpfbroker/bpfbroker/policy"
 	"github.com/bpfbroker/bpfbroker/worker"
 	"github.com/bpfbroker/bpfbroker/workload"
 )
@@ -20,9 +21,9 @@ import (
 type Workload struct {
 	ID       string
 	Kind     worker.Kind // "": the best that the kernel has
-	Policy   string      // name of a built-in one
-	Memory   string      // MemoryWorkload or MemoryBroker
-	Listener *os.File    // the workload's seccomp listener
+	Policy   policy.Policy
+	Memory   string   // MemoryWorkload or MemoryBroker
+	Listener *os.File // the workload's seccomp listener
 	UserNS   *os.File
 	NetNS    *os.File
 	Cgroup   *os.File // directory of the worker's cgroup (v2)
@@ -72,7 +73,7 @@ func Keep(w Workload) (*Keeper, error) {
 	}
 	defer objects.Close()
 	k := &Keeper{
-		args:  []string{"bpfbroker", Arg, "--id=" + w.ID, "--kind=" + string(w.Kind), "--policy=" + w.Policy, "--memory=" + w.Memory},
+		args:  []string{"bpfbroker", Arg, "--id=" + w.ID, "--kind=" + string(w.Kind), "--policy=" + w.Policy.Name(), "--memory=" + w.Memory},
 		ready: make(chan error, 1), ended: make(chan error, 1),
 	}
 	if k.ledger, err = ledger.Open(int(book.Fd())); err != nil {
@@ -80,6 +81,18 @@ func Keep(w Workload) (*Keeper, error) {
 	}
 	files := map[string]*os.File{
 		fdListener: w.Listener, fdUserNS: w.UserNS, fdNetNS: w.NetNS, fdCgroup: w.Cgroup, fdOwn: w.Own, fdLedger: book, fdObjects: objects,
+	}
+	if rules, is := w.Policy.(*policy.Rules); is {
+		data, err := rules.Encode()
+		if err != nil {
+			return nil, err
+		}
+		f, err := sys.MemoryFile("bpfbroker-policy", data)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		files[fdPolicy] = f
 	}
 	if w.Audit != "" {
 		records, err := audit.Create()

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/bpfbroker/bpfbroker/internal/sys"
-	"github.com/bpfbroker/bpfbroker/policy"
 	"github.com/bpfbroker/bpfbroker/worker"
 )
 
@@ -56,10 +55,6 @@ func serve(o Options, st store) error {
 	if err := sys.PlacePoller(); err != nil {
 		return err
 	}
-	pol, err := policy.Builtin(o.Policy)
-	if err != nil {
-		return err
-	}
 	var names []string
 	if err := json.Unmarshal([]byte(o.FDs), &names); err != nil {
 		return fmt.Errorf("the names of the fds: %w", err)
@@ -73,6 +68,10 @@ func serve(o Options, st store) error {
 		files[name] = os.NewFile(uintptr(fd), name)
 	}
 	if err := sys.CloseOnExec(storeFD); err != nil {
+		return err
+	}
+	pol, err := worker.ReadPolicy(o.Policy, files[fdPolicy])
+	if err != nil {
 		return err
 	}
 	s, err := newSupervisor(o.ID, worker.Kind(o.Kind), pol, o.Memory, st, files)

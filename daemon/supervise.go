@@ -222,7 +222,7 @@ func (s *supervisor) start() (*process, error) {
 	if err == nil {
 		pid, fd, err = s.parent.Start(worker.Config{
 			Known: s.known, Kind: s.kind, Policy: s.policy, Probes: s.probes, Exe: s.exe,
-			Listener: s.files[fdListener], Channel: theirs, Ledger: s.files[fdLedger], Audit: s.files[fdAudit],
+			Listener: s.files[fdListener], Channel: theirs, Ledger: s.files[fdLedger], Audit: s.files[fdAudit], Rules: s.files[fdPolicy],
 			UserNS: s.files[fdUserNS], Cgroup: cgroup, Tasks: s.tasks(),
 		})
 	}

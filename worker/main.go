@@ -23,6 +23,7 @@ import (
 type Options struct {
 	ID, Known, Kind, Policy, Probes string
 	Audit                           bool // there is an audit book
+	Rules                           int  // fd of what the policy is made of; 0: it is a built-in one
 }
 
 // Executed by fd, a worker would be called by the fd's number in ps, and what it
@@ -55,7 +56,12 @@ func serve(o Options) error {
 	if err != nil {
 		return err
 	}
-	pol, err := policy.Builtin(o.Policy)
+	var rules *os.File
+	if o.Rules != 0 {
+		rules = os.NewFile(uintptr(o.Rules), "rules")
+	}
+	pol, err := ReadPolicy(o.Policy, rules)
+	rules.Close()
 	if err != nil {
 		return err
 	}

@@ -99,6 +99,7 @@ type Config struct {
 	Listener *os.File   // the seccomp listener
 	Channel  *os.File   // its end of the channel to the daemon
 	Ledger   *os.File   // the workload's
+	Rules    *os.File   // what policy.Decode makes the policy of; nil: it is a built-in one
 	Audit    *os.File   // the workload's audit book; nil: no log is kept
 	UserNS   *os.File   // the workload's user namespace
 	Cgroup   *os.File   // directory of the worker's cgroup (v2)
@@ -187,6 +188,9 @@ func start(cfg Config, null *os.File) (pid, pidfd int, err error) {
 	if cfg.Audit != nil {
 		s.Args, s.Files = append(s.Args, "--audit"), append(s.Files, cfg.Audit)
 	}
+	if cfg.Rules != nil {
+		s.Args, s.Files = append(s.Args, fmt.Sprint("--rules=", len(s.Files))), append(s.Files, cfg.Rules)
+	}
 	if cfg.Kind == Token {
 		s.UserNS = cfg.UserNS
 	}
@@ -200,4 +204,17 @@ func parseKind(s string) (Kind, error) {
 		return k, nil
 	}
 	return "", fmt.Errorf("no kind of worker is called %q: there are %s", s, strings.Join(Kinds(), " and "))
+}
+
+// ReadPolicy is the policy that rules holds, as Config.Rules has it; nil: the built-in one
+// of that name.
+func ReadPolicy(name string, rules *os.File) (policy.Policy, error) {
+	if rules == nil {
+		return policy.Builtin(name)
+	}
+	data, err := sys.ReadMemoryFile(int(rules.Fd()))
+	if err != nil {
+		return nil, fmt.Errorf("policy %q: %w", name, err)
+	}
+	return policy.Decode(data)
 }

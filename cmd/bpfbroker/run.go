@@ -27,6 +27,7 @@ import (
 
 type runOptions struct {
 	policy   string
+	decides  policy.Policy // what it names
 	net, pid string
 	worker   string
 	memory   string
@@ -145,10 +146,14 @@ func (o *runOptions) config(args []string) (launch.Config, error) {
 	if o.policy == "" {
 		return cfg, fmt.Errorf("run: no policy; choose one with --policy:\n%s", policy.Describe())
 	}
-	pol, err := policy.Builtin(o.policy)
+	pol, err := findPolicy(o.policy)
 	if err != nil {
 		return cfg, fmt.Errorf("run: --policy: %w", err)
 	}
+	if err := enforceable(pol); err != nil {
+		return cfg, fmt.Errorf("run: --policy: %w", err)
+	}
+	o.decides = pol
 	switch o.tracing {
 	case tracingView:
 		cfg.Tracing = true
@@ -263,7 +268,7 @@ func run(o runOptions, args []string, stderr io.Writer) error {
 		fmt.Fprintln(stderr, "bpfbroker:", e)
 	}
 	if !o.quiet {
-		summarize(stderr, o.policy, report)
+		summarize(stderr, o.decides.Name(), report)
 	}
 	status.Exit()
 	return nil
@@ -277,7 +282,7 @@ const lastWords = 10 * time.Second
 func (o *runOptions) serve(cfg launch.Config, w *launch.Workload) (launch.ExitStatus, ledger.Summary, error) {
 	none := launch.ExitStatus{}
 	k, err := daemon.Keep(daemon.Workload{
-		ID: cfg.ID, Kind: worker.Kind(o.worker), Policy: o.policy, Memory: o.memory, Audit: o.audit, AuditPrograms: o.programs,
+		ID: cfg.ID, Kind: worker.Kind(o.worker), Policy: o.decides, Memory: o.memory, Audit: o.audit, AuditPrograms: o.programs,
 		Listener: w.Listener(), UserNS: w.UserNS(), NetNS: w.NetNS(), Cgroup: w.WorkerCgroup(), Own: w.OwnCgroup(), Tasks: w.WorkerTasks(),
 	})
 	if err != nil {
@@ -324,4 +329,25 @@ func summarize(w io.Writer, policyName string, r ledger.Summary) {
 	for _, d := range r.Denied {
 		fmt.Fprintf(w, "  %6d  %s\n", d.Count, strings.TrimSpace(d.Command+" "+d.Kind))
 	}
+}
+
+// enforceable refuses a policy whose author relies on what doesn't exist yet: limits but
+// that of instructions, and shared objects.
+func enforceable(p policy.Policy) error {
+	r, is := p.(*policy.Rules)
+	if !is || slices.Contains(policy.Names(), p.Name()) { // those say so themselves
+		return nil
+	}
+	counted := func(l *policy.Limits) bool { return l != nil && (l.Maps|l.Progs|l.Links|l.Bytes) != 0 }
+	spec := r.Spec()
+	what := ""
+	switch {
+	case counted(&spec.Limits), slices.ContainsFunc(spec.Rules, func(r policy.Rule) bool { return counted(r.Limits) }):
+		what = "limits of maps, programs, links and bytes"
+	case len(spec.Share) > 0:
+		what = "shared objects"
+	default:
+		return nil
+	}
+	return fmt.Errorf("policy %q has %s, which this version doesn't enforce; take them out of %s", p.Name(), what, spec.File)
 }

@@ -88,3 +88,43 @@ func nanotime() int64
 
 // Since is how long ago a time of Monotonic is.
 func Since(t int64) time.Duration { return time.Duration(Monotonic() - t) }
+
+// maxMemoryFile is more than ReadMemoryFile has to read of anybody.
+const maxMemoryFile = 16 << 20
+
+// MemoryFile makes a file in memory that holds data, which nobody can change any more
+// (memfd_create(2), F_SEAL_WRITE).
+func MemoryFile(name string, data []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_NOEXEC_SEAL)
+	if err == unix.EINVAL { // before Linux 6.3
+		fd, err = unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make file in memory %q: %w", name, err)
+	}
+	f := os.NewFile(uintptr(fd), name)
+	if _, err = f.Write(data); err == nil {
+		_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_WRITE|unix.F_SEAL_GROW|unix.F_SEAL_SHRINK|unix.F_SEAL_SEAL)
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("write file in memory %q: %w", name, err)
+	}
+	return f, nil
+}
+
+// ReadMemoryFile reads all of such a file; its fd stays open.
+func ReadMemoryFile(fd int) ([]byte, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, fmt.Errorf("look at file in memory: %w", err)
+	}
+	if st.Size > maxMemoryFile {
+		return nil, fmt.Errorf("file in memory of %d bytes: at most %d", st.Size, maxMemoryFile)
+	}
+	b := make([]byte, st.Size)
+	if n, err := unix.Pread(fd, b, 0); err != nil || n < len(b) {
+		return nil, fmt.Errorf("read file in memory: %d of %d bytes: %w", n, len(b), err)
+	}
+	return b, nil
+}
