@@ -72,6 +72,9 @@ executed, 127 if there is no CMD.`,
   # XDP on interfaces of the command's own
   bpfbroker run --policy trusted --net private -- ./attach-xdp.sh
 
+  # by rules of one's own
+  bpfbroker run --policy policies/agent.yaml -- ./agent
+
   # what would this program need?
   bpfbroker run --policy deny -- bpftool feature probe
 
@@ -96,7 +99,7 @@ executed, 127 if there is no CMD.`,
 	}
 	f := c.Flags()
 	f.SetInterspersed(false) // CMD's flags are CMD's, also without --
-	f.StringVarP(&o.policy, "policy", "p", "", "policy that decides CMD's operations: "+strings.Join(policy.Names(), " or ")+" (required)")
+	f.StringVarP(&o.policy, "policy", "p", "", "policy that decides CMD's operations: "+strings.Join(policy.Names(), ", ")+", or a YAML file's path (required)")
 	f.StringVar(&o.net, "net", "host", "network namespace: host (the caller's) or private (a new one, with lo)")
 	f.StringVar(&o.pid, "pid", "host", "pid namespace: host (the caller's) or private (a new one, with an init)")
 	f.StringVar(&o.tracing, "tracing", tracingView, "what CMD sees at /sys/kernel/tracing and /sys/kernel/debug: view (a copy of what tracing tools read; under a policy that allows all also addresses in /proc/kallsyms) or none (what the host shows to all)")
