@@ -92,7 +92,7 @@ func (p *Performer) buffer(b *request.Buffer, q *request.Request) ([]byte, sys.E
 		return nil, sys.ENOMEM
 	}
 	switch {
-	case rule.Wrote == abi.WroteElems || rule.Wrote == abi.WroteString || rule.Wrote == abi.WroteCount && q.Info == &abi.LinkInfo:
+	case rule.Wrote == abi.WroteElems || rule.Wrote == abi.WroteString || rule.Wrote == abi.WroteCount && FillsFirst(q.Info):
 		fill(out, 0xff) // so that it can be seen how much the kernel wrote
 	case rule.Wrote == abi.WroteLog:
 		out[0] = noText
@@ -136,6 +136,11 @@ func structure(q *request.Request, b *request.Buffer, out []byte) {
 		}
 	}
 }
+
+// FillsFirst says whether the kernel may fill what an information structure points to and
+// then fail: a link's for want of room; a BTF's because of a name without a length
+// (kernel/bpf/btf.c, btf_get_info_by_fd).
+func FillsFirst(info *abi.Layout) bool { return info == &abi.LinkInfo || info == &abi.BTFInfo }
 
 // infoAsGiven makes the length of a structure, where the kernel was given more of it, what
 // it would be otherwise: at most what the application gave.

@@ -148,7 +148,7 @@ func buffer(m Memory, q *request.Request, r *perform.Result, i int) sys.Errno {
 			continue
 		}
 		if !complete {
-			// Some kinds of links fill a buffer and then fail, for want of room.
+			// Some fill a buffer and then fail: perform.FillsFirst.
 			if e := write(m, child.Addr, r.Out[j][:filled(child, r.Out[j], q)]); e != 0 {
 				return e
 			}
@@ -240,10 +240,10 @@ func wroteInfo(b *request.Buffer, out []byte, q *request.Request, info []byte) i
 }
 
 // filled is how much of a buffer of an info structure the kernel wrote although
-// it says no count. Only what links show is filled before the call so that it can
-// be seen.
+// it says no count. Only what perform.FillsFirst speaks of is filled before the call so
+// that it can be seen.
 func filled(b *request.Buffer, out []byte, q *request.Request) int {
-	if q.Info != &abi.LinkInfo && b.Field.Buffer.Wrote != abi.WroteString {
+	if !perform.FillsFirst(q.Info) && b.Field.Buffer.Wrote != abi.WroteString {
 		return 0
 	}
 	switch b.Field.Buffer.Wrote {
