@@ -272,6 +272,7 @@ func (h hostCall) packet() []byte {
 	seq++
 	b = le.AppendUint32(b, seq)
 	b = le.AppendUint32(b, 0)
+	b = le.AppendUint32(b, 0) // the thread
 	b = le.AppendUint32(b, h.command)
 	b = le.AppendUint64(b, addr)
 	b = le.AppendUint32(b, uint32(len(h.attr)))
