@@ -22,6 +22,7 @@ const module = "github.com/bpfbroker/bpfbroker"
 // (perform) don't know of each other: broker strings them together.
 var mayImport = map[string][]string{
 	"abi/reference":   {"abi"},
+	"digest/object":   {"digest"},
 	"hack/confinedoc": {"confine"},
 	"hack/parity":     {"internal/sys"},
 	"hack/tools":      {"internal/sys"},
@@ -59,7 +60,7 @@ var onlyIn = map[string][]string{
 	"golang.org/x/sys/…": {"internal/sys", "hack/…", "bench/…"},
 	"syscall":            {"internal/sys", "launch", "tracing", "daemon", "hack/…", "bench/…", "demo/…"}, // signals and exit statuses
 
-	"github.com/cilium/ebpf/…":   {"hack/…", "demo/…"},
+	"github.com/cilium/ebpf/…":   {"digest/object", "hack/…", "demo/…"}, // reading object files takes a loader
 	"github.com/google/cel-go/…": {"policy"},
 	"cel.dev/…":                  {"policy"},
 	"sigs.k8s.io/yaml/…":         {"policy"},

@@ -56,6 +56,6 @@ in the workload's place.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	c.AddCommand(runCommand(), commandsCommand(), versionCommand(), workerCommand(), daemonCommand())
+	c.AddCommand(runCommand(), digestCommand(), commandsCommand(), versionCommand(), workerCommand(), daemonCommand())
 	return c
 }
