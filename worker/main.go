@@ -9,6 +9,7 @@ import (
 
 	"github.com/bpfbroker/bpfbroker/abi"
 	"github.com/bpfbroker/bpfbroker/broker"
+	"github.com/bpfbroker/bpfbroker/btfnames"
 	"github.com/bpfbroker/bpfbroker/confine"
 	"github.com/bpfbroker/bpfbroker/helper"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
@@ -60,6 +61,16 @@ func serve(o Options) error {
 		return fmt.Errorf("what is known of the workload: %w", err)
 	}
 	known.Workload.ID = o.ID
+	if known.HasNames {
+		index, err := sys.MapReadOnly(namesFD)
+		if err == nil {
+			known.Names, err = btfnames.Open(index)
+		}
+		if err != nil {
+			return fmt.Errorf("open the names of the kernel's types: %w", err)
+		}
+		sys.Close(namesFD)
+	}
 	probes, err := request.ParseProbes(o.Probes)
 	if err != nil {
 		return err

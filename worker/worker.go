@@ -99,6 +99,7 @@ type Config struct {
 	Listener *os.File   // the seccomp listener
 	Channel  *os.File   // its end of the channel to the daemon
 	Ledger   *os.File   // the workload's
+	Names    *os.File   // an index of btfnames, nil for none
 	UserNS   *os.File   // the workload's user namespace
 	Cgroup   *os.File   // directory of the worker's cgroup (v2)
 	Tasks    []*os.File // files "tasks" of its cgroups of v1
@@ -109,6 +110,7 @@ const (
 	listenerFD = 3
 	channelFD  = 4
 	ledgerFD   = 5
+	namesFD    = 6 // if Known.HasNames
 )
 
 // Arg is the sub-command that makes this binary a worker.
@@ -181,6 +183,9 @@ func start(cfg Config, null *os.File) (pid, pidfd int, err error) {
 		Files:  []*os.File{null, null, os.Stderr, cfg.Listener, cfg.Channel, cfg.Ledger},
 		Cgroup: cfg.Cgroup, Tasks: cfg.Tasks,
 		Keep: Capabilities(cfg.Kind, cfg.Policy.Ceiling()),
+	}
+	if cfg.Names != nil {
+		s.Files = append(s.Files, cfg.Names)
 	}
 	if cfg.Kind == Token {
 		s.UserNS = cfg.UserNS

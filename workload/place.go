@@ -21,8 +21,9 @@ type Known struct {
 	UserNS   uint64         // inode of its user namespace
 	Cgroup   sys.FileID     // the directory of its cgroup (v2)
 	CPUs     int            // that there could be
-	// Names are those of the kernel's types.
-	Names *btfnames.Names `json:"-"`
+	// Names are those of the kernel's types; HasNames says that a worker gets them.
+	Names    *btfnames.Names `json:"-"`
+	HasNames bool
 }
 
 // CgroupPath is the path of the cgroup whose directory is open at fd, below the root of
