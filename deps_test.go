@@ -44,7 +44,7 @@ var mayImport = map[string][]string{
 	"helper":   {"abi", "inspect", "internal/arena", "internal/sys", "perform", "policy", "request", "workload"},
 	"broker":   {"abi", "facts", "helper", "inspect", "internal/arena", "internal/sys", "ledger", "loader", "notify", "perform", "policy", "reply", "request", "workload"},
 	"worker":   {"abi", "broker", "btfnames", "confine", "helper", "internal/sys", "ledger", "policy", "request", "workload"},
-	"daemon":   {"btfnames", "facts", "helper", "internal/sys", "ledger", "perform", "policy", "request", "worker", "workload"},
+	"daemon":   {"btfnames", "facts", "helper", "internal/sys", "ledger", "perform", "policy", "request", "tracing", "worker", "workload"},
 	"launch":   {"internal/sys", "tracing"},
 	"tracing":  {"internal/sys"},
 	"confine":  {"filter"},

@@ -6,73 +6,95 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/bpfbroker/bpfbroker/btfnames"
-	"github.com/bpfbroker/bpfbroker/policy"
+	"github.com/bpfbroker/bpfbroker/internal/sys"
+	"github.com/bpfbroker/bpfbroker/tracing"
 )
 
-// The index of the names of the kernel's types is made once after a boot, by the first
-// daemon that needs it, and shared by all workers of the host.
+// What the kernel calls its types and tracepoints is listed by the first daemon whose
+// policy needs it, and shared by all workers of the host. It is listed anew after a boot,
+// and when modules have come or gone.
 const (
 	kernelBTF   = "/sys/kernel/btf/vmlinux"
-	bootID      = "/proc/sys/kernel/random/boot_id"
-	namesDir    = "/run/bpfbroker"
+	listsDir    = "/run/bpfbroker"
 	namesPrefix = "btf-names-"
+	pointPrefix = "tracepoints-"
 )
 
-// needsNames says whether a policy looks at facts that take names of types.
-func needsNames(p policy.Policy) bool {
-	needs := p.Needs("prog_load")
-	return needs.Has("prog.kfuncs") || needs.Any("prog.target")
+// lists opens what the policy's facts take. What can't be made is missing: facts are
+// unknown then.
+func (s *supervisor) lists() {
+	open := func(prefix string, make func() ([]byte, error)) *os.File {
+		build, err := tracing.Build()
+		if err != nil {
+			s.ledger.Fault(err)
+			return nil
+		}
+		f, err := openList(listsDir, prefix, build, make)
+		if err != nil {
+			s.ledger.Fault(err)
+		}
+		return f
+	}
+	if needs := s.policy.Needs("prog_load"); needs.Has("prog.kfuncs") || needs.Any("prog.target") {
+		s.names = open(namesPrefix, func() ([]byte, error) { return typeNames(kernelBTF) })
+	}
+	if s.policy.Needs("perf_event_open").Has("perf_event.tracepoint") {
+		s.tracepoints = open(pointPrefix, tracing.Tracepoints)
+	}
+	s.known.HasNames, s.known.HasTracepoints = s.names != nil, s.tracepoints != nil
+	if s.tracepoints == nil {
+		return
+	}
+	// The daemon decides on perf_event_open(), too.
+	list, err := sys.MapReadOnly(int(s.tracepoints.Fd()))
+	if err != nil {
+		s.ledger.Fault(fmt.Errorf("map the list of tracepoints: %w", err))
+	}
+	s.known.Tracepoints = list
 }
 
-// openNames opens the index in a directory; if there is none of this boot, it makes it.
-func openNames(dir, btf string) (*os.File, error) {
-	boot, err := os.ReadFile(bootID)
-	if err != nil {
-		return nil, err
-	}
-	path := filepath.Join(dir, namesPrefix+strings.TrimSpace(string(boot)))
+// openList opens a list in a directory; if there is none of this build of the kernel, it
+// is made.
+func openList(dir, prefix, build string, make func() ([]byte, error)) (*os.File, error) {
+	path := filepath.Join(dir, prefix+build)
 	f, err := os.Open(path)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return f, err
 	}
-	if err := makeNames(path, btf); err != nil {
-		return nil, fmt.Errorf("make the index of the kernel's types: %w", err)
-	}
-	return os.Open(path)
-}
-
-func makeNames(path, btf string) error {
-	raw, err := os.ReadFile(btf)
+	b, err := make()
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("make %q: %w", path, err)
 	}
-	index, err := btfnames.Index(raw)
-	if err != nil {
-		return err
-	}
-	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
+		return nil, err
 	}
-	old, _ := filepath.Glob(filepath.Join(dir, namesPrefix+"*")) // of another boot
-	tmp, err := os.CreateTemp(dir, ".names-")                    // mode 0600
+	old, _ := filepath.Glob(filepath.Join(dir, prefix+"*")) // of other builds
+	tmp, err := os.CreateTemp(dir, ".list-")                // mode 0600
 	if err != nil {
-		return err
+		return nil, err
 	}
-	_, err = tmp.Write(index)
+	_, err = tmp.Write(b)
 	if err = errors.Join(err, tmp.Close()); err == nil {
 		err = os.Rename(tmp.Name(), path)
 	}
 	if err != nil {
-		return errors.Join(err, os.Remove(tmp.Name()))
+		return nil, errors.Join(err, os.Remove(tmp.Name()))
 	}
 	for _, o := range old {
 		if o != path {
 			_ = os.Remove(o) // another daemon may have
 		}
 	}
-	return nil
+	return os.Open(path)
+}
+
+// typeNames is the index of the kernel's BTF.
+func typeNames(file string) ([]byte, error) {
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	return btfnames.Index(raw)
 }

@@ -1,48 +1,60 @@
 package daemon
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/bpfbroker/bpfbroker/btfnames"
-	"github.com/bpfbroker/bpfbroker/internal/sys"
 )
 
-// The index is made once a boot, and what other boots have left goes.
-func TestOpenNames(t *testing.T) {
-	if _, err := os.Stat(kernelBTF); err != nil {
-		t.Skip("needs the kernel's BTF: ", err)
-	}
+// A list is made once, and what another build of the kernel has left goes.
+func TestOpenList(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run")
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	old := filepath.Join(dir, namesPrefix+"other")
-	if err := os.WriteFile(old, nil, 0o600); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"x-other", "y-other"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
-	f, err := openNames(dir, kernelBTF)
+	for i := range 2 {
+		f, err := openList(dir, "x-", "this", func() ([]byte, error) {
+			if i > 0 {
+				t.Error("it is made again")
+			}
+			return []byte("list"), nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, 10)
+		n, _ := f.Read(b)
+		f.Close()
+		if string(b[:n]) != "list" {
+			t.Errorf("got %q", b[:n])
+		}
+	}
+	if files, _ := os.ReadDir(dir); len(files) != 2 {
+		t.Errorf("there are %v, wanted two files", files)
+	}
+	if _, err := openList(dir, "z-", "this", func() ([]byte, error) { return nil, errors.New("none") }); err == nil || !strings.Contains(err.Error(), "none") {
+		t.Errorf("what can't be made: %v", err)
+	}
+}
+
+func TestTypeNames(t *testing.T) {
+	if _, err := os.Stat(kernelBTF); err != nil {
+		t.Skip("needs the kernel's BTF: ", err)
+	}
+	index, err := typeNames(kernelBTF)
+	if err == nil {
+		_, err = btfnames.Open(index)
+	}
 	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	index, err := sys.MapReadOnly(int(f.Fd()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := btfnames.Open(index); err != nil {
 		t.Error(err)
-	}
-	if files, _ := os.ReadDir(dir); len(files) != 1 {
-		t.Errorf("%d files, wanted the index alone", len(files))
-	}
-	again, err := openNames(dir, "none: it is there")
-	if err != nil {
-		t.Fatal(err)
-	}
-	again.Close()
-	if _, err := openNames(filepath.Join(dir, "elsewhere"), "none"); err == nil {
-		t.Error("an index of nothing")
 	}
 }

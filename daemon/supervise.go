@@ -32,9 +32,10 @@ type supervisor struct {
 	objects *workload.Objects
 	ledger  *ledger.Ledger
 	known   *workload.Known
-	names   *os.File // of the kernel's types; nil: they aren't needed
-	netNS   uint64
-	stuck   atomic.Int32 // threads that served a worker which is gone, and don't end
+	// Lists of the kernel's names, nil where they aren't needed: see lists.
+	names, tracepoints *os.File
+	netNS              uint64
+	stuck              atomic.Int32 // threads that served a worker which is gone, and don't end
 }
 
 // process is a running worker.
@@ -88,12 +89,7 @@ func newSupervisor(id string, kind worker.Kind, pol policy.Policy, memory string
 		return nil, fmt.Errorf("look at the namespaces of workload %q: %w", id, errors.Join(e1, e2))
 	}
 	s.known = s.know(userNS)
-	if needsNames(pol) {
-		if s.names, err = openNames(namesDir, kernelBTF); err != nil {
-			s.ledger.Fault(err) // those facts are unknown then
-		}
-		s.known.HasNames = s.names != nil
-	}
+	s.lists()
 	return s, nil
 }
 
@@ -212,7 +208,7 @@ func (s *supervisor) start() (*process, error) {
 	if err == nil {
 		pid, fd, err = s.parent.Start(worker.Config{
 			Known: s.known, Kind: s.kind, Policy: s.policy, Probes: s.probes, Exe: s.exe,
-			Listener: s.files[fdListener], Channel: theirs, Ledger: s.files[fdLedger], Names: s.names,
+			Listener: s.files[fdListener], Channel: theirs, Ledger: s.files[fdLedger], Names: s.names, Tracepoints: s.tracepoints,
 			UserNS: s.files[fdUserNS], Cgroup: cgroup, Tasks: s.tasks(),
 		})
 	}

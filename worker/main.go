@@ -61,15 +61,8 @@ func serve(o Options) error {
 		return fmt.Errorf("what is known of the workload: %w", err)
 	}
 	known.Workload.ID = o.ID
-	if known.HasNames {
-		index, err := sys.MapReadOnly(namesFD)
-		if err == nil {
-			known.Names, err = btfnames.Open(index)
-		}
-		if err != nil {
-			return fmt.Errorf("open the names of the kernel's types: %w", err)
-		}
-		sys.Close(namesFD)
+	if err := mapNames(known); err != nil {
+		return fmt.Errorf("map the kernel's names: %w", err)
 	}
 	probes, err := request.ParseProbes(o.Probes)
 	if err != nil {
@@ -130,6 +123,34 @@ func serve(o Options) error {
 	case <-b.Gone():
 		return errors.New("a call can't be answered, or no thread is left to serve")
 	}
+}
+
+// mapNames maps the names of the kernel's types and tracepoints, as far as there are any.
+func mapNames(k *workload.Known) error {
+	fd := namesFD
+	next := func() ([]byte, error) {
+		b, err := sys.MapReadOnly(fd)
+		sys.Close(fd)
+		fd++
+		return b, err
+	}
+	if k.HasNames {
+		index, err := next()
+		if err != nil {
+			return err
+		}
+		if k.Names, err = btfnames.Open(index); err != nil {
+			return err
+		}
+	}
+	if k.HasTracepoints {
+		list, err := next()
+		if err != nil {
+			return err
+		}
+		k.Tracepoints = list
+	}
+	return nil
 }
 
 // dataLimit bounds the memory of a worker, beside its text: what requests may use

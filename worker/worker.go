@@ -95,14 +95,16 @@ type Config struct {
 	Kind     Kind
 	Policy   policy.Policy // a built-in one
 	Probes   request.Probes
-	Exe      *os.File   // what is executed: no reader in the workload may read it
-	Listener *os.File   // the seccomp listener
-	Channel  *os.File   // its end of the channel to the daemon
-	Ledger   *os.File   // the workload's
-	Names    *os.File   // an index of btfnames, nil for none
-	UserNS   *os.File   // the workload's user namespace
-	Cgroup   *os.File   // directory of the worker's cgroup (v2)
-	Tasks    []*os.File // files "tasks" of its cgroups of v1
+	Exe      *os.File // what is executed: no reader in the workload may read it
+	Listener *os.File // the seccomp listener
+	Channel  *os.File // its end of the channel to the daemon
+	Ledger   *os.File // the workload's
+	Names    *os.File // an index of btfnames, nil for none
+	// Tracepoints are workload.Tracepoints, nil for none.
+	Tracepoints *os.File
+	UserNS      *os.File   // the workload's user namespace
+	Cgroup      *os.File   // directory of the worker's cgroup (v2)
+	Tasks       []*os.File // files "tasks" of its cgroups of v1
 }
 
 // The fds that a worker finds open beside 0 and 1, which are /dev/null, and 2.
@@ -110,7 +112,7 @@ const (
 	listenerFD = 3
 	channelFD  = 4
 	ledgerFD   = 5
-	namesFD    = 6 // if Known.HasNames
+	namesFD    = 6 // then what Known says that there is: names, tracepoints
 )
 
 // Arg is the sub-command that makes this binary a worker.
@@ -184,8 +186,10 @@ func start(cfg Config, null *os.File) (pid, pidfd int, err error) {
 		Cgroup: cfg.Cgroup, Tasks: cfg.Tasks,
 		Keep: Capabilities(cfg.Kind, cfg.Policy.Ceiling()),
 	}
-	if cfg.Names != nil {
-		s.Files = append(s.Files, cfg.Names)
+	for _, f := range []*os.File{cfg.Names, cfg.Tracepoints} {
+		if f != nil {
+			s.Files = append(s.Files, f)
+		}
 	}
 	if cfg.Kind == Token {
 		s.UserNS = cfg.UserNS

@@ -24,6 +24,9 @@ type Known struct {
 	// Names are those of the kernel's types; HasNames says that a worker gets them.
 	Names    *btfnames.Names `json:"-"`
 	HasNames bool
+	// Likewise the kernel's tracepoints.
+	Tracepoints    Tracepoints `json:"-"`
+	HasTracepoints bool
 }
 
 // CgroupPath is the path of the cgroup whose directory is open at fd, below the root of
@@ -131,7 +134,10 @@ func (f Files) CgroupInside(n int) (bool, error) {
 
 // Tracepoint implements inspect.Place.
 func (f Files) Tracepoint(id uint64) (string, error) {
-	return "", fmt.Errorf("the name of tracepoint %d isn't looked up", id)
+	if f.known.Tracepoints == nil {
+		return "", errors.New("the list of tracepoints isn't loaded")
+	}
+	return f.known.Tracepoints.Name(id)
 }
 
 // Counts implements inspect.Place.
