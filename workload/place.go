@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"path"
 	"slices"
-	"strings"
 
 	"github.com/bpfbroker/bpfbroker/abi"
 	"github.com/bpfbroker/bpfbroker/btfnames"
@@ -123,7 +123,7 @@ func (f Files) CgroupPath(n int) (string, error) {
 		return "", errors.New("the cgroup is outside of the workload's, and where, its mount doesn't show")
 	}
 	slices.Reverse(c.Names)
-	return strings.TrimSuffix(above, "/") + "/" + strings.Join(c.Names, "/"), nil
+	return path.Join(above, path.Join(c.Names...)), nil
 }
 
 // CgroupInside implements inspect.Place.
