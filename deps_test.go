@@ -23,6 +23,7 @@ const module = "github.com/bpfbroker/bpfbroker"
 var mayImport = map[string][]string{
 	"facts/reference": {"facts"},
 	"abi/reference":   {"abi"},
+	"digest/object":   {"digest"},
 	"hack/confinedoc": {"confine"},
 	"hack/parity":     {"hack/internal/list", "internal/sys"},
 	"hack/tools":      {"hack/internal/list", "internal/sys"},
@@ -47,7 +48,7 @@ var mayImport = map[string][]string{
 	"helper":      {"abi", "audit", "inspect", "internal/arena", "internal/sys", "perform", "policy", "request", "workload"},
 	"broker":      {"abi", "audit", "facts", "helper", "inspect", "internal/arena", "internal/sys", "ledger", "loader", "notify", "perform", "policy", "reply", "request", "workload"},
 	"worker":      {"abi", "audit", "broker", "btfnames", "confine", "helper", "internal/sys", "ledger", "policy", "request", "workload"},
-	"daemon":      {"audit", "btfnames", "facts", "helper", "internal/sys", "ledger", "perform", "policy", "request", "worker", "workload"},
+	"daemon":      {"audit", "btfnames", "facts", "helper", "internal/sys", "ledger", "perform", "policy", "request", "tracing", "worker", "workload"},
 	"launch":      {"internal/sys", "tracing"},
 	"tracing":     {"internal/sys"},
 	"confine":     {"filter"},
@@ -64,7 +65,7 @@ var onlyIn = map[string][]string{
 	"golang.org/x/sys/…": {"internal/sys", "hack/…", "bench/…"},
 	"syscall":            {"internal/sys", "launch", "tracing", "daemon", "audit", "hack/…", "bench/…", "demo/…"}, // signals, exit statuses, locks of files
 
-	"github.com/cilium/ebpf/…": {"audit", "hack/…", "demo/…"},
+	"github.com/cilium/ebpf/…": {"audit", "digest/object", "hack/…", "demo/…"},
 	// Only what reads policies: importing them takes a process 3 ms and 1 MiB.
 	"cel.dev/…":           {"policy/load"},
 	"go.yaml.in/…":        {"policy/load"},

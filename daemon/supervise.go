@@ -33,9 +33,11 @@ type supervisor struct {
 	objects *workload.Objects
 	ledger  *ledger.Ledger
 	known   *workload.Known
-	netNS   uint64
-	audit   *audit.Log   // nil: none is kept
-	stuck   atomic.Int32 // threads that served a worker which is gone, and don't end
+	// Lists of the kernel's names, nil where they aren't needed: see lists.
+	names, tracepoints *os.File
+	netNS              uint64
+	audit              *audit.Log   // nil: none is kept
+	stuck              atomic.Int32 // threads that served a worker which is gone, and don't end
 }
 
 // process is a running worker.
@@ -89,6 +91,7 @@ func newSupervisor(id string, kind worker.Kind, pol policy.Policy, memory string
 		return nil, fmt.Errorf("look at the namespaces of workload %q: %w", id, errors.Join(e1, e2))
 	}
 	s.known = s.know(userNS)
+	s.lists()
 	return s, nil
 }
 
@@ -222,7 +225,8 @@ func (s *supervisor) start() (*process, error) {
 	if err == nil {
 		pid, fd, err = s.parent.Start(worker.Config{
 			Known: s.known, Kind: s.kind, Policy: s.policy, Probes: s.probes, Exe: s.exe,
-			Listener: s.files[fdListener], Channel: theirs, Ledger: s.files[fdLedger], Audit: s.files[fdAudit], Rules: s.files[fdPolicy],
+			Listener: s.files[fdListener], Channel: theirs, Ledger: s.files[fdLedger], Names: s.names, Tracepoints: s.tracepoints,
+			Audit: s.files[fdAudit], Rules: s.files[fdPolicy],
 			UserNS: s.files[fdUserNS], Cgroup: cgroup, Tasks: s.tasks(),
 		})
 	}

@@ -192,6 +192,29 @@ func TestLongAnswer(t *testing.T) {
 	}
 }
 
+// Whose an object is, the daemon says whatever the policy allows.
+func TestOwns(t *testing.T) {
+	p := newPair(t, careful{trusted(t)})
+	own, id := newMap(t)
+	p.client.Made(own)
+	_, other := newMap(t)
+	for _, c := range []struct {
+		kind abi.Object
+		id   uint32
+		want bool
+	}{{abi.Map, id, true}, {abi.Map, other, false}, {abi.Prog, id, false}, {abi.BTF, 1, false}} {
+		if got, err := p.client.Owns(c.kind, c.id); got != c.want || err != nil {
+			t.Errorf("%v %d: got %v (%v), wanted %v", c.kind, c.id, got, err, c.want)
+		}
+	}
+	if _, err := p.client.Owns(abi.Link, 1); err == nil {
+		t.Error("somebody owns a link")
+	}
+	if r := p.call(abi.MapGetFDByID, map[string]uint64{"map_id": uint64(id)}, nil, nil); r.Errno != sys.EPERM {
+		t.Errorf("opening what may be asked for: %v", r.Errno)
+	}
+}
+
 // careful allows one command alone.
 type careful struct{ policy.Policy }
 

@@ -30,7 +30,7 @@ map.value_size=12
 map.max_entries=5
 map.flags=[BPF_F_MMAPABLE BPF_F_TOKEN_FD 0x40000000]
 map.name=ma
-map.bytes=4608
+map.bytes=5120
 token=true`},
 		{"prog_load", func(e *env) *request.Request {
 			e.object(5, abi.Map, values{"type": 1, "id": 77})

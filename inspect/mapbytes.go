@@ -16,7 +16,7 @@ import (
 // socket, inode or cgroup each), inner maps, programs and files in a map.
 func mapBytes(typ, key, value, entries, flags, extra uint64, cpus uint64) int64 {
 	const (
-		head   = 512 // struct bpf_map and what surrounds it
+		head   = 1024 // struct bpf_map and what surrounds it
 		page   = abi.PageSize
 		bucket = 16 // struct bucket, hlist head with its lock
 	)

@@ -8,7 +8,7 @@ import (
 )
 
 func TestMapBytes(t *testing.T) {
-	const head = 512
+	const head = 1024
 	for _, c := range []struct {
 		typ                              string
 		key, value, entries, flags, want uint64

@@ -10,6 +10,7 @@ import (
 	"github.com/bpfbroker/bpfbroker/abi"
 	"github.com/bpfbroker/bpfbroker/audit"
 	"github.com/bpfbroker/bpfbroker/broker"
+	"github.com/bpfbroker/bpfbroker/btfnames"
 	"github.com/bpfbroker/bpfbroker/confine"
 	"github.com/bpfbroker/bpfbroker/helper"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
@@ -22,8 +23,7 @@ import (
 // Options are the arguments of Main, as text.
 type Options struct {
 	ID, Known, Kind, Policy, Probes string
-	Audit                           bool // there is an audit book
-	Rules                           int  // fd of what the policy is made of; 0: it is a built-in one
+	Audit, Rules                    int // fds of Config.Audit and Config.Rules; 0: nil
 }
 
 // Executed by fd, a worker would be called by the fd's number in ps, and what it
@@ -70,6 +70,9 @@ func serve(o Options) error {
 		return fmt.Errorf("what is known of the workload: %w", err)
 	}
 	known.Workload.ID = o.ID
+	if err := mapNames(known); err != nil {
+		return fmt.Errorf("map the kernel's names: %w", err)
+	}
 	probes, err := request.ParseProbes(o.Probes)
 	if err != nil {
 		return err
@@ -98,11 +101,11 @@ func serve(o Options) error {
 		return err
 	}
 	var records *audit.Writer
-	if o.Audit {
-		if err := sys.CloseOnExec(auditFD); err != nil {
+	if o.Audit != 0 {
+		if err := sys.CloseOnExec(o.Audit); err != nil {
 			return err
 		}
-		if records, err = audit.OpenWriter(auditFD); err != nil {
+		if records, err = audit.OpenWriter(o.Audit); err != nil {
 			return err
 		}
 	}
@@ -138,6 +141,34 @@ func serve(o Options) error {
 	case <-b.Gone():
 		return errors.New("a call can't be answered, or no thread is left to serve")
 	}
+}
+
+// mapNames maps the names of the kernel's types and tracepoints, as far as there are any.
+func mapNames(k *workload.Known) error {
+	fd := namesFD
+	next := func() ([]byte, error) {
+		b, err := sys.MapReadOnly(fd)
+		sys.Close(fd)
+		fd++
+		return b, err
+	}
+	if k.HasNames {
+		index, err := next()
+		if err != nil {
+			return err
+		}
+		if k.Names, err = btfnames.Open(index); err != nil {
+			return err
+		}
+	}
+	if k.HasTracepoints {
+		list, err := next()
+		if err != nil {
+			return err
+		}
+		k.Tracepoints = list
+	}
+	return nil
 }
 
 // dataLimit bounds the memory of a worker, beside its text: what requests may use

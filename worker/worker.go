@@ -95,15 +95,18 @@ type Config struct {
 	Kind     Kind
 	Policy   policy.Policy // a built-in one
 	Probes   request.Probes
-	Exe      *os.File   // what is executed: no reader in the workload may read it
-	Listener *os.File   // the seccomp listener
-	Channel  *os.File   // its end of the channel to the daemon
-	Ledger   *os.File   // the workload's
-	Rules    *os.File   // what policy.Decode makes the policy of; nil: it is a built-in one
-	Audit    *os.File   // the workload's audit book; nil: no log is kept
-	UserNS   *os.File   // the workload's user namespace
-	Cgroup   *os.File   // directory of the worker's cgroup (v2)
-	Tasks    []*os.File // files "tasks" of its cgroups of v1
+	Exe      *os.File // what is executed: no reader in the workload may read it
+	Listener *os.File // the seccomp listener
+	Channel  *os.File // its end of the channel to the daemon
+	Ledger   *os.File // the workload's
+	Names    *os.File // an index of btfnames, nil for none
+	// Tracepoints are workload.Tracepoints, nil for none.
+	Tracepoints *os.File
+	Rules       *os.File   // what policy.Decode makes the policy of; nil: it is a built-in one
+	Audit       *os.File   // the workload's audit book; nil: no log is kept
+	UserNS      *os.File   // the workload's user namespace
+	Cgroup      *os.File   // directory of the worker's cgroup (v2)
+	Tasks       []*os.File // files "tasks" of its cgroups of v1
 }
 
 // The fds that a worker finds open beside 0 and 1, which are /dev/null, and 2.
@@ -111,7 +114,7 @@ const (
 	listenerFD = 3
 	channelFD  = 4
 	ledgerFD   = 5
-	auditFD    = 6 // with Options.Audit
+	namesFD    = 6 // then what Known says that there is: names, tracepoints
 )
 
 // Arg is the sub-command that makes this binary a worker.
@@ -185,11 +188,18 @@ func start(cfg Config, null *os.File) (pid, pidfd int, err error) {
 		Cgroup: cfg.Cgroup, Tasks: cfg.Tasks,
 		Keep: Capabilities(cfg.Kind, cfg.Policy.Ceiling()),
 	}
-	if cfg.Audit != nil {
-		s.Args, s.Files = append(s.Args, "--audit"), append(s.Files, cfg.Audit)
+	for _, f := range []*os.File{cfg.Names, cfg.Tracepoints} {
+		if f != nil {
+			s.Files = append(s.Files, f)
+		}
 	}
-	if cfg.Rules != nil {
-		s.Args, s.Files = append(s.Args, fmt.Sprint("--rules=", len(s.Files))), append(s.Files, cfg.Rules)
+	for _, f := range []struct {
+		flag string
+		file *os.File
+	}{{"audit", cfg.Audit}, {"rules", cfg.Rules}} {
+		if f.file != nil {
+			s.Args, s.Files = append(s.Args, fmt.Sprintf("--%s=%d", f.flag, len(s.Files))), append(s.Files, f.file)
+		}
 	}
 	if cfg.Kind == Token {
 		s.UserNS = cfg.UserNS

@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"path"
 	"slices"
-	"strings"
 
 	"github.com/bpfbroker/bpfbroker/abi"
 	"github.com/bpfbroker/bpfbroker/btfnames"
@@ -21,8 +21,12 @@ type Known struct {
 	UserNS   uint64         // inode of its user namespace
 	Cgroup   sys.FileID     // the directory of its cgroup (v2)
 	CPUs     int            // that there could be
-	// Names are those of the kernel's types.
-	Names *btfnames.Names `json:"-"`
+	// Names are those of the kernel's types; HasNames says that a worker gets them.
+	Names    *btfnames.Names `json:"-"`
+	HasNames bool
+	// Likewise the kernel's tracepoints.
+	Tracepoints    Tracepoints `json:"-"`
+	HasTracepoints bool
 }
 
 // CgroupPath is the path of the cgroup whose directory is open at fd, below the root of
@@ -119,7 +123,7 @@ func (f Files) CgroupPath(n int) (string, error) {
 		return "", errors.New("the cgroup is outside of the workload's, and where, its mount doesn't show")
 	}
 	slices.Reverse(c.Names)
-	return strings.TrimSuffix(above, "/") + "/" + strings.Join(c.Names, "/"), nil
+	return path.Join(above, path.Join(c.Names...)), nil
 }
 
 // CgroupInside implements inspect.Place.
@@ -130,7 +134,10 @@ func (f Files) CgroupInside(n int) (bool, error) {
 
 // Tracepoint implements inspect.Place.
 func (f Files) Tracepoint(id uint64) (string, error) {
-	return "", fmt.Errorf("the name of tracepoint %d isn't looked up", id)
+	if f.known.Tracepoints == nil {
+		return "", errors.New("the list of tracepoints isn't loaded")
+	}
+	return f.known.Tracepoints.Name(id)
 }
 
 // Counts implements inspect.Place.

@@ -24,7 +24,7 @@ func workerCommand() *cobra.Command {
 	c.Flags().StringVar(&o.Kind, "kind", "", "token or capability")
 	c.Flags().StringVar(&o.Policy, "policy", "", "name of a built-in policy")
 	c.Flags().StringVar(&o.Probes, "probes", "", "the kernel's numbers of its probe PMUs")
-	c.Flags().BoolVar(&o.Audit, "audit", false, "an audit book is inherited")
+	c.Flags().IntVar(&o.Audit, "audit", 0, "fd of the audit book, if there is one")
 	c.Flags().IntVar(&o.Rules, "rules", 0, "fd of the policy, if it is no built-in one")
 	return c
 }
