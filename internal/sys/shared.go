@@ -17,8 +17,8 @@ func SharedMemory[T any](name string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	var t T
-	if err := unix.Ftruncate(fd, int64(unsafe.Sizeof(t))); err != nil {
+	var t *T // of a T the compiler would make one, megabytes of zeros
+	if err := unix.Ftruncate(fd, int64(unsafe.Sizeof(*t))); err != nil {
 		unix.Close(fd)
 		return nil, err
 	}
