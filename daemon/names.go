@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/bpfbroker/bpfbroker/btfnames"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
@@ -25,8 +26,9 @@ const (
 // lists opens what the policy's facts take. What can't be made is missing: facts are
 // unknown then.
 func (s *supervisor) lists() {
+	build := sync.OnceValues(tracing.Build)
 	open := func(prefix string, make func() ([]byte, error)) *os.File {
-		build, err := tracing.Build()
+		build, err := build()
 		if err != nil {
 			s.ledger.Fault(err)
 			return nil
@@ -43,7 +45,6 @@ func (s *supervisor) lists() {
 	if s.policy.Needs("perf_event_open").Has("perf_event.tracepoint") {
 		s.tracepoints = open(pointPrefix, tracing.Tracepoints)
 	}
-	s.known.HasNames, s.known.HasTracepoints = s.names != nil, s.tracepoints != nil
 	if s.tracepoints == nil {
 		return
 	}

@@ -18,7 +18,7 @@ const (
 	fdOwn      = "own"      // and of the workload's
 	fdTasks    = "tasks"    // and a number: the file of that name of a cgroup of v1
 	fdLedger   = "ledger"
-	fdPolicy   = "policy"  // what policy.Decode reads, if it is no built-in one
+	fdPolicy   = "policy"  // what policy.Decode reads, if the policy has rules
 	fdObjects  = "objects" // workload.Objects
 	// Of a workload with an audit log:
 	fdAudit       = "audit"       // the book

@@ -23,7 +23,8 @@ import (
 // Options are the arguments of Main, as text.
 type Options struct {
 	ID, Known, Kind, Policy, Probes string
-	Audit, Rules                    int // fds of Config.Audit and Config.Rules; 0: nil
+	// Fds of Config's files of these names; 0: nil.
+	Audit, Rules, Names, Tracepoints int
 }
 
 // Executed by fd, a worker would be called by the fd's number in ps, and what it
@@ -70,7 +71,7 @@ func serve(o Options) error {
 		return fmt.Errorf("what is known of the workload: %w", err)
 	}
 	known.Workload.ID = o.ID
-	if err := mapNames(known); err != nil {
+	if err := o.mapNames(known); err != nil {
 		return fmt.Errorf("map the kernel's names: %w", err)
 	}
 	probes, err := request.ParseProbes(o.Probes)
@@ -144,16 +145,9 @@ func serve(o Options) error {
 }
 
 // mapNames maps the names of the kernel's types and tracepoints, as far as there are any.
-func mapNames(k *workload.Known) error {
-	fd := namesFD
-	next := func() ([]byte, error) {
-		b, err := sys.MapReadOnly(fd)
-		sys.Close(fd)
-		fd++
-		return b, err
-	}
-	if k.HasNames {
-		index, err := next()
+func (o *Options) mapNames(k *workload.Known) error {
+	if o.Names != 0 {
+		index, err := mapped(o.Names)
 		if err != nil {
 			return err
 		}
@@ -161,14 +155,20 @@ func mapNames(k *workload.Known) error {
 			return err
 		}
 	}
-	if k.HasTracepoints {
-		list, err := next()
+	if o.Tracepoints != 0 {
+		list, err := mapped(o.Tracepoints)
 		if err != nil {
 			return err
 		}
 		k.Tracepoints = list
 	}
 	return nil
+}
+
+// mapped maps a file and closes it.
+func mapped(fd int) ([]byte, error) {
+	defer sys.Close(fd)
+	return sys.MapReadOnly(fd)
 }
 
 // dataLimit bounds the memory of a worker, beside its text: what requests may use

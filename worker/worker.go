@@ -93,7 +93,7 @@ func Capabilities(k Kind, c policy.Ceiling) []sys.Capability {
 type Config struct {
 	Known    *workload.Known
 	Kind     Kind
-	Policy   policy.Policy // a built-in one
+	Policy   policy.Policy
 	Probes   request.Probes
 	Exe      *os.File // what is executed: no reader in the workload may read it
 	Listener *os.File // the seccomp listener
@@ -102,7 +102,7 @@ type Config struct {
 	Names    *os.File // an index of btfnames, nil for none
 	// Tracepoints are workload.Tracepoints, nil for none.
 	Tracepoints *os.File
-	Rules       *os.File   // what policy.Decode makes the policy of; nil: it is a built-in one
+	Rules       *os.File   // what policy.Decode makes the policy of; nil: it has no rules
 	Audit       *os.File   // the workload's audit book; nil: no log is kept
 	UserNS      *os.File   // the workload's user namespace
 	Cgroup      *os.File   // directory of the worker's cgroup (v2)
@@ -114,7 +114,6 @@ const (
 	listenerFD = 3
 	channelFD  = 4
 	ledgerFD   = 5
-	namesFD    = 6 // then what Known says that there is: names, tracepoints
 )
 
 // Arg is the sub-command that makes this binary a worker.
@@ -188,15 +187,10 @@ func start(cfg Config, null *os.File) (pid, pidfd int, err error) {
 		Cgroup: cfg.Cgroup, Tasks: cfg.Tasks,
 		Keep: Capabilities(cfg.Kind, cfg.Policy.Ceiling()),
 	}
-	for _, f := range []*os.File{cfg.Names, cfg.Tracepoints} {
-		if f != nil {
-			s.Files = append(s.Files, f)
-		}
-	}
 	for _, f := range []struct {
 		flag string
 		file *os.File
-	}{{"audit", cfg.Audit}, {"rules", cfg.Rules}} {
+	}{{"audit", cfg.Audit}, {"rules", cfg.Rules}, {"names", cfg.Names}, {"tracepoints", cfg.Tracepoints}} {
 		if f.file != nil {
 			s.Args, s.Files = append(s.Args, fmt.Sprintf("--%s=%d", f.flag, len(s.Files))), append(s.Files, f.file)
 		}
@@ -216,8 +210,8 @@ func parseKind(s string) (Kind, error) {
 	return "", fmt.Errorf("no kind of worker is called %q: there are %s", s, strings.Join(Kinds(), " and "))
 }
 
-// ReadPolicy is the policy that rules holds, as Config.Rules has it; nil: the built-in one
-// of that name.
+// ReadPolicy is the policy that rules holds, as Config.Rules has it; nil: the one of that
+// name that is built in.
 func ReadPolicy(name string, rules *os.File) (policy.Policy, error) {
 	if rules == nil {
 		return policy.Builtin(name)

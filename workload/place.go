@@ -21,12 +21,10 @@ type Known struct {
 	UserNS   uint64         // inode of its user namespace
 	Cgroup   sys.FileID     // the directory of its cgroup (v2)
 	CPUs     int            // that there could be
-	// Names are those of the kernel's types; HasNames says that a worker gets them.
-	Names    *btfnames.Names `json:"-"`
-	HasNames bool
-	// Likewise the kernel's tracepoints.
-	Tracepoints    Tracepoints `json:"-"`
-	HasTracepoints bool
+	// Names are those of the kernel's types, and Tracepoints the kernel's: a worker maps
+	// them by itself.
+	Names       *btfnames.Names `json:"-"`
+	Tracepoints Tracepoints     `json:"-"`
 }
 
 // CgroupPath is the path of the cgroup whose directory is open at fd, below the root of

@@ -25,7 +25,9 @@ func workerCommand() *cobra.Command {
 	c.Flags().StringVar(&o.Policy, "policy", "", "name of a built-in policy")
 	c.Flags().StringVar(&o.Probes, "probes", "", "the kernel's numbers of its probe PMUs")
 	c.Flags().IntVar(&o.Audit, "audit", 0, "fd of the audit book, if there is one")
-	c.Flags().IntVar(&o.Rules, "rules", 0, "fd of the policy, if it is no built-in one")
+	c.Flags().IntVar(&o.Rules, "rules", 0, "fd of the policy's rules, if it has any")
+	c.Flags().IntVar(&o.Names, "names", 0, "fd of the index of the kernel's types, if there is one")
+	c.Flags().IntVar(&o.Tracepoints, "tracepoints", 0, "fd of the list of tracepoints, if there is one")
 	return c
 }
 
