@@ -6,7 +6,7 @@ import (
 
 	"github.com/bpfbroker/bpfbroker/abi"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
-	"github.com/bpfbroker/bpfbroker/perform"
+	"github.com/bpfbroker/bpfbroker/workload"
 )
 
 // The rest of what the daemon can find out of a call that came over the channel: see
@@ -18,16 +18,7 @@ func (c *target) Owns(kind abi.Object, id uint32) (bool, error) {
 }
 
 // Ifname implements inspect.Place.
-func (c *target) Ifname(index uint32) (string, error) {
-	if e := c.Enter(perform.Needs{Net: true}); e != 0 {
-		return "", fmt.Errorf("enter the network namespace: %w", e)
-	}
-	name, e := sys.InterfaceName(index)
-	if e != 0 {
-		return "", fmt.Errorf("interface %d: %w", index, e)
-	}
-	return name, nil
-}
+func (c *target) Ifname(index uint32) (string, error) { return workload.Ifname(c, index) }
 
 // NetNSOwn implements inspect.Place.
 func (c *target) NetNSOwn(n int) (bool, error) {
@@ -41,20 +32,7 @@ func (c *target) NetNSOwn(n int) (bool, error) {
 }
 
 // FileName implements inspect.Place.
-func (c *target) FileName(path []byte) (string, error) {
-	fd, e := c.OpenPath(sys.AtCWD, path)
-	if e != 0 {
-		return "", fmt.Errorf("open %q: %w", path, e)
-	}
-	name, e := sys.FileName(fd)
-	if e != 0 {
-		return "", fmt.Errorf("name of %q: %w", path, e)
-	}
-	return name, nil
-}
-
-// FileShared implements inspect.Place: see workload.Target.
-func (c *target) FileShared([]byte) (bool, error) { return true, nil }
+func (c *target) FileName(path []byte) (string, error) { return workload.FileName(c, path) }
 
 // PIDOwn implements inspect.Place. The worker says it by the host's number.
 func (c *target) PIDOwn(pid uint32) (bool, error) {

@@ -143,18 +143,38 @@ func (f Files) Counts() (facts.Counts, error) {
 	return facts.Counts{}, errors.New("what the workload holds isn't counted")
 }
 
-// Ifname implements inspect.Place.
-func (t *Target) Ifname(index uint32) (string, error) {
-	if e := t.Enter(perform.Needs{Net: true}); e != 0 {
+// FileShared implements inspect.Place. Every file is: that others can't execute one would
+// have to be proved, from all mounts of the host.
+func (f Files) FileShared([]byte) (bool, error) { return true, nil }
+
+// Ifname is the name of an interface of a place's network namespace.
+func Ifname(at perform.Place, index uint32) (string, error) {
+	if e := at.Enter(perform.Needs{Net: true}); e != 0 {
 		return "", fmt.Errorf("enter the network namespace: %w", e)
 	}
-	defer t.Leave()
+	defer at.Leave()
 	name, e := sys.InterfaceName(index)
 	if e != 0 {
 		return "", fmt.Errorf("interface %d: %w", index, e)
 	}
 	return name, nil
 }
+
+// FileName is the path, in a place's tree of mounts, of the file that a path leads to.
+func FileName(at perform.Place, path []byte) (string, error) {
+	fd, e := at.OpenPath(sys.AtCWD, path)
+	if e != 0 {
+		return "", fmt.Errorf("open %q: %w", path, e)
+	}
+	name, e := sys.FileName(fd)
+	if e != 0 {
+		return "", fmt.Errorf("name of %q: %w", path, e)
+	}
+	return name, nil
+}
+
+// Ifname implements inspect.Place.
+func (t *Target) Ifname(index uint32) (string, error) { return Ifname(t, index) }
 
 // NetNSOwn implements inspect.Place: it is one of the workload's user namespace, or of
 // one below. A network namespace of the host's own that only this workload is in isn't
@@ -171,22 +191,8 @@ func (t *Target) NetNSOwn(n int) (bool, error) {
 	return sys.OwnedBelow(n, t.known.UserNS), nil
 }
 
-// FileName implements inspect.Place: its path in the workload's tree of mounts.
-func (t *Target) FileName(path []byte) (string, error) {
-	fd, e := t.OpenPath(sys.AtCWD, path)
-	if e != 0 {
-		return "", fmt.Errorf("open %q: %w", path, e)
-	}
-	name, e := sys.FileName(fd)
-	if e != 0 {
-		return "", fmt.Errorf("name of %q: %w", path, e)
-	}
-	return name, nil
-}
-
-// FileShared implements inspect.Place. Every file is: that others can't execute one would
-// have to be proved, from all mounts of the host.
-func (t *Target) FileShared([]byte) (bool, error) { return true, nil }
+// FileName implements inspect.Place.
+func (t *Target) FileName(path []byte) (string, error) { return FileName(t, path) }
 
 // PIDOwn implements inspect.Place: the process is in the workload's user namespace. One
 // in a namespace below isn't told from others.
