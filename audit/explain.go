@@ -66,11 +66,11 @@ func SmallestRule(e *Entry) string {
 	var when []string
 	for _, i := range factsOf(e.Facts.Command) {
 		fact := &facts.Table[i]
-		if (fact.Name == "prog.helpers" || fact.Name == "prog.kfuncs") && !in(&e.Has, i) && e.Facts.Unknown.Why(fact.Name) == "" {
+		if (fact.Name == "prog.helpers" || fact.Name == "prog.kfuncs") && !e.Has.HasNumber(int(i)) && e.Facts.Unknown.Why(fact.Name) == "" {
 			when = append(when, "size("+fact.Name+") == 0") // what a program calls is what it can do
 			continue
 		}
-		if !in(&e.Has, i) || in(&e.Cut, i) || fact.Says || fact.On == nil || notSaid[fact.Name] {
+		if !e.Has.HasNumber(int(i)) || e.Cut.HasNumber(int(i)) || fact.Says || fact.On == nil || notSaid[fact.Name] {
 			continue
 		}
 		switch p := fact.At(&e.Facts).(type) {

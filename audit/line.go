@@ -92,13 +92,13 @@ func attrs(r *Record, limit int) []slog.Attr {
 	)
 	had := make([]slog.Attr, 0, 16)
 	for _, i := range factsOf(f.Command) {
-		if !in(&r.Has, i) {
+		if !r.Has.HasNumber(int(i)) {
 			continue
 		}
 		name := facts.Table[i].Name
 		before := len(cut)
 		had = append(had, slog.Attr{Key: name, Value: short(facts.Table[i].At(f), limit, func(s string) string { return text(name, s) }, func() { cut = append(cut, name) })})
-		if len(cut) == before && in(&r.Cut, i) {
+		if len(cut) == before && r.Cut.HasNumber(int(i)) {
 			cut = append(cut, name)
 		}
 	}

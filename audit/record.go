@@ -2,6 +2,7 @@ package audit
 
 import (
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/bpfbroker/bpfbroker/facts"
@@ -81,10 +82,7 @@ var inHead = []string{"command", "workload.id", "workload.thread"}
 
 // table lists, for each command, the numbers in facts.Table of the facts that a record
 // of it may have; "" stands for commands that the table doesn't know.
-var table = func() map[string][]uint8 {
-	if len(facts.Table) > 128 {
-		panic("facts.Set has room for 128 facts")
-	}
+var table = sync.OnceValue(func() map[string][]uint8 {
 	m := map[string][]uint8{"": nil}
 	for _, f := range facts.Table {
 		for _, c := range f.On {
@@ -99,36 +97,24 @@ var table = func() map[string][]uint8 {
 		}
 	}
 	return m
-}()
+})
 
 // Has says which facts a record of f has.
 func Has(f *facts.Facts) (s facts.Set) {
 	for _, i := range factsOf(f.Command) {
 		if !empty(facts.Table[i].At(f)) {
-			add(&s, i)
+			s.AddNumber(int(i))
 		}
 	}
 	return s
 }
 
 func factsOf(command string) []uint8 {
-	if list, ok := table[command]; ok {
+	if list, ok := table()[command]; ok {
 		return list
 	}
-	return table[""]
+	return table()[""]
 }
-
-// number of a fact in facts.Table.
-var number = func() map[string]uint8 {
-	m := map[string]uint8{}
-	for i := range facts.Table {
-		m[facts.Table[i].Name] = uint8(i)
-	}
-	return m
-}()
-
-func in(s *facts.Set, i uint8) bool { return s[i/64]&(1<<(i%64)) != 0 }
-func add(s *facts.Set, i uint8)     { s[i/64] |= 1 << (i % 64) }
 
 // empty says whether the fact at p is as it is where nothing was found: 0, false, "",
 // nothing in it. Such facts aren't in a record.

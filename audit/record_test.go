@@ -157,7 +157,7 @@ func worst(text string) facts.Facts {
 func TestBounds(t *testing.T) {
 	for _, text := range []string{strings.Repeat("x", 100_000), strings.Repeat("\x00", 5000), strings.Repeat("\xff", 5000), strings.Repeat("\u2028", 3000), "x"} {
 		for _, unknown := range []bool{false, true} {
-			for command := range table {
+			for command := range table() {
 				f := worst(text)
 				f.Command = command
 				if !unknown {
@@ -197,7 +197,7 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		if len(b) >= 4 { // or nothing is ever read
-			le.PutUint32(b, layout)
+			le.PutUint32(b, layout())
 		}
 		r, err := parse(b)
 		if err != nil {

@@ -90,12 +90,12 @@ func Show(w io.Writer, e *Entry) {
 // list is a line for each fact of the record, and for each that isn't known.
 func list(e *Entry) (out []string) {
 	for _, i := range factsOf(e.Facts.Command) {
-		if !in(&e.Has, i) {
+		if !e.Has.HasNumber(int(i)) {
 			continue
 		}
 		name := facts.Table[i].Name
 		line := name + " = " + value(facts.Table[i].At(&e.Facts))
-		if in(&e.Cut, i) {
+		if e.Cut.HasNumber(int(i)) {
 			line += " … (cut)"
 		}
 		out = append(out, line)

@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/bpfbroker/bpfbroker/abi"
@@ -36,14 +37,14 @@ const (
 
 // layout tells records of this version of the table of facts from those that a worker
 // of another one has left.
-var layout = func() uint32 {
+var layout = sync.OnceValue(func() uint32 {
 	h := crc32.NewIEEE()
 	fmt.Fprintln(h, headSize, bodySize)
 	for i := range facts.Table {
 		fmt.Fprintln(h, facts.Table[i].Name, facts.Table[i].Type)
 	}
 	return h.Sum32()
-}()
+})
 
 var le = binary.LittleEndian
 
@@ -106,7 +107,8 @@ func appendBody(b []byte, f *facts.Facts, policyName string, d *policy.Decision)
 	}
 	e.b[count] = n
 	e.list(len(f.Unknown), func(i int) {
-		e.u8(number[f.Unknown[i].Fact]) // its name might be cut
+		n, _ := facts.Number(f.Unknown[i].Fact)
+		e.u8(uint8(n)) // its name might be cut
 		e.text(f.Unknown[i].Why, 256)
 	})
 	return e.b
@@ -162,7 +164,7 @@ const (
 )
 
 func (h *head) put(b []byte) {
-	le.PutUint32(b, layout)
+	le.PutUint32(b, layout())
 	le.PutUint64(b[4:], h.seq)
 	le.PutUint64(b[12:], uint64(h.wall))
 	le.PutUint64(b[20:], uint64(h.took))
@@ -241,8 +243,8 @@ var errMalformed = errors.New("a record that isn't what it says to be")
 // caller's to say. The instructions are a part of b.
 func parse(b []byte) (*Record, error) {
 	d := decoder{b: b}
-	if l := d.u32(); l != layout {
-		return nil, fmt.Errorf("a record of layout %#x, not %#x: of a worker of another version", l, layout)
+	if l := d.u32(); l != layout() {
+		return nil, fmt.Errorf("a record of layout %#x, not %#x: of a worker of another version", l, layout())
 	}
 	r := &Record{Seq: d.u64(), Time: time.Unix(0, int64(d.u64())), Took: time.Duration(d.u64())}
 	flags := d.u8()
@@ -267,12 +269,12 @@ func parse(b []byte) (*Record, error) {
 	}
 	for range d.u8() {
 		i := d.u8()
-		if d.bad || int(i) >= len(facts.Table) || in(&r.Has, i) {
+		if d.bad || int(i) >= len(facts.Table) || r.Has.HasNumber(int(i)) {
 			return nil, errMalformed
 		}
-		add(&r.Has, i)
+		r.Has.AddNumber(int(i))
 		if d.fact(facts.Table[i].At(f)) {
-			add(&r.Cut, i)
+			r.Cut.AddNumber(int(i))
 		}
 	}
 	d.list(func() {

@@ -146,6 +146,9 @@ var Table = []Fact{
 func (f *Fact) Has(command string) bool { return f.On == nil || slices.Contains(f.On, command) }
 
 var index = func() map[string]int {
+	if len(Table) > 64*len(Set{}) {
+		panic("a Set has no room for all facts")
+	}
 	m := make(map[string]int, len(Table))
 	for i := range Table {
 		m[Table[i].Name] = i
@@ -161,15 +164,27 @@ func Find(name string) *Fact {
 	return nil
 }
 
+// Number is the place in Table of the fact of that name; false: there is none.
+func Number(name string) (int, bool) {
+	i, ok := index[name]
+	return i, ok
+}
+
 // Set is a set of facts. The zero value is empty.
 type Set [2]uint64
 
 // Add puts a fact of Table into the set.
 func (s *Set) Add(name string) {
 	if i, ok := index[name]; ok {
-		s[i/64] |= 1 << (i % 64)
+		s.AddNumber(i)
 	}
 }
+
+// AddNumber puts the fact at that place of Table into the set.
+func (s *Set) AddNumber(i int) { s[i/64] |= 1 << (i % 64) }
+
+// HasNumber says whether the fact at that place of Table is in the set.
+func (s *Set) HasNumber(i int) bool { return s[i/64]&(1<<(i%64)) != 0 }
 
 // Union puts all of the other set into this one.
 func (s *Set) Union(o Set) {
@@ -181,13 +196,13 @@ func (s *Set) Union(o Set) {
 // Has says whether a fact is in the set.
 func (s Set) Has(name string) bool {
 	i, ok := index[name]
-	return ok && s[i/64]&(1<<(i%64)) != 0
+	return ok && s.HasNumber(i)
 }
 
 // Any says whether a fact whose name begins so is in the set: "prog.target".
 func (s Set) Any(prefix string) bool {
 	for i := range Table {
-		if s[i/64]&(1<<(i%64)) != 0 && strings.HasPrefix(Table[i].Name, prefix) {
+		if s.HasNumber(i) && strings.HasPrefix(Table[i].Name, prefix) {
 			return true
 		}
 	}
@@ -198,7 +213,7 @@ func (s Set) Any(prefix string) bool {
 func All() Set {
 	var s Set
 	for i := range Table {
-		s.Add(Table[i].Name)
+		s.AddNumber(i)
 	}
 	return s
 }
