@@ -70,20 +70,7 @@ func (s *Set) bools(n *Node) (fn[bool], error) {
 	case Starts, Ends, Contains:
 		test := map[Op]func(string, string) bool{Starts: strings.HasPrefix, Ends: strings.HasSuffix, Contains: strings.Contains}[n.Op]
 		a, b, err := both(n, s.strs, s.strs)
-		return func(fr *Frame) (bool, *Fault) {
-			x, fault := a(fr)
-			if fault != nil {
-				return false, fault
-			}
-			y, fault := b(fr)
-			if fault != nil {
-				return false, fault
-			}
-			if !fr.take((len(x) + len(y)) / 16) {
-				return false, tooLong
-			}
-			return test(x, y), nil
-		}, err
+		return twoStrings(a, b, test), err
 	case Matches:
 		re, err := regexp.Compile(n.Args[1].Str)
 		if err != nil {

@@ -135,20 +135,7 @@ func (s *Set) strs(n *Node) (fn[string], error) {
 		return ifs(s, n, s.strs)
 	case Add:
 		a, b, err := both(n, s.strs, s.strs)
-		return func(fr *Frame) (string, *Fault) {
-			x, fault := a(fr)
-			if fault != nil {
-				return "", fault
-			}
-			y, fault := b(fr)
-			if fault != nil {
-				return "", fault
-			}
-			if !fr.take((len(x) + len(y)) / 16) {
-				return "", tooLong
-			}
-			return x + y, nil
-		}, err
+		return twoStrings(a, b, func(x, y string) string { return x + y }), err
 	case Index:
 		if n.Args[0].Type == facts.Texts {
 			t, k, err := both(n, s.texts, s.strs)
@@ -163,6 +150,24 @@ func (s *Set) strs(n *Node) (fn[string], error) {
 		return indexed(s, n, s.strs)
 	}
 	return nil, fmt.Errorf("no string: %q", n.Op)
+}
+
+// twoStrings is what f makes of two strings. It costs by their lengths.
+func twoStrings[T any](a, b fn[string], f func(x, y string) T) fn[T] {
+	return func(fr *Frame) (v T, fault *Fault) {
+		x, fault := a(fr)
+		if fault != nil {
+			return v, fault
+		}
+		y, fault := b(fr)
+		if fault != nil {
+			return v, fault
+		}
+		if !fr.take((len(x) + len(y)) / 16) {
+			return v, tooLong
+		}
+		return f(x, y), nil
+	}
 }
 
 func (s *Set) texts(n *Node) (fn[map[string]string], error) {
