@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -62,7 +63,7 @@ func (f *File) open() error {
 	if f.f != nil {
 		return nil
 	}
-	file, err := os.OpenFile(f.Path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
+	file, err := os.OpenFile(f.Path, os.O_RDWR|os.O_APPEND|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
 	if errors.Is(err, syscall.ELOOP) {
 		return fmt.Errorf("open %q: it is a symbolic link, which isn't followed; give the path that it leads to", f.Path)
 	}
@@ -95,7 +96,7 @@ func (f *File) write(text []byte) error {
 			_ = flock(f.f, syscall.LOCK_UN)
 		}
 	}()
-	st, err := f.f.Stat()
+	st, err := f.whole()
 	if err != nil {
 		return err
 	}
@@ -114,6 +115,34 @@ func (f *File) write(text []byte) error {
 		return err
 	}
 	return nil
+}
+
+// whole makes sure that the file ends with a line. A process that was killed while it
+// wrote may have left half a record: whoever takes over its book writes it again.
+func (f *File) whole() (fs.FileInfo, error) {
+	st, err := f.f.Stat()
+	if err != nil || st.Size() == 0 {
+		return st, err
+	}
+	end := make([]byte, 1, maxLine)
+	if _, err := f.f.ReadAt(end, st.Size()-1); err != nil || end[0] == '\n' {
+		return st, err
+	}
+	end = end[:min(st.Size(), maxLine)]
+	at := st.Size() - int64(len(end))
+	if _, err := f.f.ReadAt(end, at); err != nil {
+		return nil, err
+	}
+	half := end[bytes.LastIndexByte(end, '\n')+1:]
+	if begin := []byte(lineBegin); bytes.HasPrefix(half, begin) || bytes.HasPrefix(begin, half) {
+		err = f.f.Truncate(at + int64(len(end)-len(half)))
+	} else { // not ours
+		_, err = f.f.Write([]byte("\n"))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return f.f.Stat()
 }
 
 // current makes sure that the file which is open is the one of that name, and locks

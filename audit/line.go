@@ -18,6 +18,9 @@ import (
 // it fits: a control character takes six bytes.
 const maxLine = 16 << 10
 
+// lineBegin is how each line begins, as slog's handler has it.
+const lineBegin = `{"time":"`
+
 // Messages of the lines.
 const (
 	msgDecision = "decision"

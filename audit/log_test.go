@@ -470,6 +470,36 @@ func TestFile(t *testing.T) {
 	other.Close()
 }
 
+// A process that is killed while it writes leaves half a record, which the one that
+// takes over writes again.
+func TestFileHalfLine(t *testing.T) {
+	whole := newPrinter().lost(time.Unix(1, 0), "w", 1, "for a test")
+	line := string(whole.Text)
+	for _, c := range []struct{ there, want string }{
+		{"", ""},
+		{line, line},
+		{line + line[:len(line)/2], line},
+		{line + line[:len(line)-1], line},
+		{line + line[:3], line}, // less than what tells whose it is
+		{line[:len(line)/2], ""},
+		{line + "somebody's", line + "somebody's\n"}, // other people's text is kept
+		{strings.Repeat("x", 3*maxLine), strings.Repeat("x", 3*maxLine) + "\n"},
+		{strings.Repeat(line, 500) + line[:20], strings.Repeat(line, 500)},
+	} {
+		path := filepath.Join(t.TempDir(), "log")
+		if err := os.WriteFile(path, []byte(c.there), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		f := NewFile(path)
+		err := f.Write([]Line{whole})
+		f.Close()
+		got, rerr := os.ReadFile(path)
+		if err != nil || rerr != nil || string(got) != c.want+line {
+			t.Errorf("after %.80q: %v, %v, %.200q", c.there, err, rerr, got)
+		}
+	}
+}
+
 // Who may write to the directory doesn't choose another file.
 func TestFileErrors(t *testing.T) {
 	dir := t.TempDir()
