@@ -1,4 +1,4 @@
-# make          bin/bpfbroker, bin/bpfbroker-policy
+# make          bin/bpfbroker
 # make demo     real BPF programs with and without bpfbroker
 # make test     all checks and tests
 # make help     the other targets
@@ -29,7 +29,7 @@ TESTS       ?= ./...
 .PHONY: help build deps check test demo bench parity tools fuzz storm kill chaos attack flood crowd race differential kernel docs govulncheck clean
 
 help:
-	@echo 'make build        bin/bpfbroker and bin/bpfbroker-policy, static'
+	@echo 'make build        bin/bpfbroker, static'
 	@echo 'make deps         install the Debian packages that demo and tests need'
 	@echo 'make demo         real BPF programs with and without bpfbroker'
 	@echo 'make check        gofmt, go vet, staticcheck'
@@ -53,7 +53,7 @@ help:
 
 # The symbol table stays (no -s): package launch finds a symbol of the runtime there.
 build:
-	CGO_ENABLED=0 go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/bpfbroker ./cmd/bpfbroker-policy
+	CGO_ENABLED=0 go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/bpfbroker
 
 deps:
 	bash hack/deps.sh

@@ -29,6 +29,7 @@ var mayImport = map[string][]string{
 	"hack/tools":      {"hack/internal/list", "internal/sys"},
 	"bench/driver":    {"internal/sys"},
 
+	"internal/sys":        {"internal/poller"},
 	"internal/arena":      {"internal/sys"},
 	"internal/brokertest": {"abi", "facts", "internal/sys"},
 	"internal/generate":   {"abi"},
@@ -47,14 +48,13 @@ var mayImport = map[string][]string{
 	"ledger":      {"abi", "internal/sys"},
 	"helper":      {"abi", "audit", "inspect", "internal/arena", "internal/sys", "perform", "policy", "request", "workload"},
 	"broker":      {"abi", "audit", "facts", "helper", "inspect", "internal/arena", "internal/sys", "ledger", "loader", "notify", "perform", "policy", "reply", "request", "workload"},
-	"worker":      {"abi", "audit", "broker", "btfnames", "confine", "helper", "internal/sys", "ledger", "policy", "request", "workload"},
-	"daemon":      {"audit", "btfnames", "facts", "helper", "internal/sys", "ledger", "perform", "policy", "request", "tracing", "worker", "workload"},
+	"worker":      {"abi", "audit", "broker", "btfnames", "confine", "helper", "internal/poller", "internal/sys", "ledger", "policy", "request", "workload"},
+	"daemon":      {"audit", "btfnames", "facts", "helper", "internal/poller", "internal/sys", "ledger", "perform", "policy", "request", "tracing", "worker", "workload"},
 	"launch":      {"internal/sys", "tracing"},
 	"tracing":     {"internal/sys"},
 	"confine":     {"filter"},
 
-	"cmd/bpfbroker":        {"…"},
-	"cmd/bpfbroker-policy": {"policy/load"},
+	"cmd/bpfbroker": {"…"},
 }
 
 // onlyIn says which packages may import what is dangerous or heavy.
@@ -63,17 +63,16 @@ var onlyIn = map[string][]string{
 	// of their own.
 	"unsafe":             {"internal/sys"},
 	"golang.org/x/sys/…": {"internal/sys", "hack/…", "bench/…"},
-	"syscall":            {"internal/sys", "launch", "tracing", "daemon", "audit", "hack/…", "bench/…", "demo/…"}, // signals, exit statuses, locks of files
+	"syscall":            {"internal/sys", "internal/poller", "launch", "tracing", "daemon", "audit", "hack/…", "bench/…", "demo/…"}, // signals, exit statuses, locks of files
 
 	"github.com/cilium/ebpf/…": {"audit", "digest/object", "hack/…", "demo/…"},
-	// Only what reads policies: importing them takes a process 3 ms and 1 MiB.
-	"cel.dev/…":           {"policy/load"},
-	"go.yaml.in/…":        {"policy/load"},
-	"github.com/spf13/…":  {"cmd/…"},
-	"github.com/coreos/…": {"audit"},
+	"cel.dev/…":                {"policy/load"},
+	"go.yaml.in/…":             {"policy/load"},
+	"github.com/spf13/…":       {"cmd/…"},
+	"github.com/coreos/…":      {"audit"},
 
-	// So that bpfbroker itself has neither.
-	module + "/policy/load": {"cmd/bpfbroker-policy"},
+	// So that no process which a workload could reach parses YAML or CEL.
+	module + "/policy/load": {"cmd/…"},
 
 	// Made for tests.
 	"testing":                       {"internal/brokertest"},

@@ -7,12 +7,13 @@ import (
 	"os"
 	"strings"
 
+	"github.com/bpfbroker/bpfbroker/internal/poller"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
 	"github.com/bpfbroker/bpfbroker/worker"
 )
 
 // Arg is the sub-command that makes this binary a daemon for one workload.
-const Arg = "daemon"
+const Arg = poller.Daemon
 
 // storeFD is the socket to the keeper; the fds that it keeps follow.
 const storeFD = 3

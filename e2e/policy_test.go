@@ -40,7 +40,6 @@ func under(t *testing.T, policyName, kind string, c *exec.Cmd, flags ...string) 
 
 func TestPolicyFile(t *testing.T) {
 	needRoot(t)
-	policyReader(t)
 	file := filepath.Join(t.TempDir(), "small.yaml")
 	const text = `apiVersion: bpfbroker/v1alpha1
 kind: Policy
@@ -111,16 +110,6 @@ func TestBuiltinPolicies(t *testing.T) {
 		if denied, _, out := under(t, "network", kind, probe("policy-xdp")); out != "EPERM\n" || len(denied) != 1 || !strings.Contains(denied[0], "workload.netns_own") {
 			t.Errorf("%s: network on the host's: denied %q: %s", kind, denied, out)
 		}
-	}
-}
-
-// policyReader builds what reads policies' files, beside the broker.
-func policyReader(t *testing.T) {
-	t.Helper()
-	c := exec.Command("go", "build", "-o", filepath.Join(filepath.Dir(broker), "bpfbroker-policy"), "../cmd/bpfbroker-policy")
-	c.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := c.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %v\n%s", c.Args, err, out)
 	}
 }
 

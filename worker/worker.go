@@ -19,6 +19,7 @@ import (
 	"strings"
 
 	"github.com/bpfbroker/bpfbroker/broker"
+	"github.com/bpfbroker/bpfbroker/internal/poller"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
 	"github.com/bpfbroker/bpfbroker/policy"
 	"github.com/bpfbroker/bpfbroker/request"
@@ -117,7 +118,7 @@ const (
 )
 
 // Arg is the sub-command that makes this binary a worker.
-const Arg = "worker"
+const Arg = poller.Worker
 
 // StallDeadline is how long a call may wait for memory or files of the workload's
 // before it counts as stalled. When its worker is replaced, it is refused.

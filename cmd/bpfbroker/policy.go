@@ -1,20 +1,16 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"github.com/bpfbroker/bpfbroker/policy"
+	"github.com/bpfbroker/bpfbroker/policy/load"
 )
 
 // Exit codes of commands that look at something and say whether it is as it should be.
@@ -74,41 +70,19 @@ func policyNames(_ *cobra.Command, args []string, _ string) ([]string, cobra.She
 	return policy.Names(), cobra.ShellCompDirectiveDefault
 }
 
-// reader is the program that reads policies' files, beside our own: see its doc comment.
-const reader = "bpfbroker-policy"
-
-// readPolicy is a call of the reader.
-func readPolicy(args ...string) (*exec.Cmd, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, fmt.Errorf("find %s: %w", reader, err)
-	}
-	if self, err = filepath.EvalSymlinks(self); err != nil {
-		return nil, fmt.Errorf("find %s: %w", reader, err)
-	}
-	path := filepath.Join(filepath.Dir(self), reader)
-	if _, err := os.Stat(path); err != nil {
-		return nil, fmt.Errorf("policies' files are read by %s, which belongs beside bpfbroker: %w", reader, err)
-	}
-	return exec.Command(path, args...), nil
-}
-
-// reads hands a command's arguments on to the reader, whose exit code is the command's.
-func reads(verb string) func(*cobra.Command, []string) error {
-	return func(c *cobra.Command, args []string) error {
-		cmd, err := readPolicy(append([]string{verb}, args...)...)
-		if err != nil {
-			return err
+// eachPolicy looks at each of the policies in files, and says at the end of how many look
+// said no.
+func eachPolicy(files []string, what string, look func(path string) (good bool)) error {
+	bad := 0
+	for _, path := range files {
+		if !look(path) {
+			bad++
 		}
-		cmd.Stdout, cmd.Stderr = c.OutOrStdout(), c.ErrOrStderr()
-		var failed *exec.ExitError
-		if err := cmd.Run(); errors.As(err, &failed) && failed.Exited() {
-			return &exitError{nil, failed.ExitCode()} // it has told why
-		} else if err != nil {
-			return fmt.Errorf("run %s: %w", reader, err)
-		}
+	}
+	if bad == 0 {
 		return nil
 	}
+	return &exitError{fmt.Errorf("%d of %d policies %s", bad, len(files), what), exitProblems}
 }
 
 // findPolicy returns the built-in policy of that name, or the one in that file: what has a
@@ -117,19 +91,7 @@ func findPolicy(nameOrPath string) (policy.Policy, error) {
 	if !strings.Contains(nameOrPath, "/") && !strings.HasSuffix(nameOrPath, ".yaml") && !strings.HasSuffix(nameOrPath, ".yml") {
 		return policy.Builtin(nameOrPath)
 	}
-	cmd, err := readPolicy("compile", nameOrPath)
-	if err != nil {
-		return nil, err
-	}
-	var out, mistakes bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &mistakes
-	if err := cmd.Run(); err != nil {
-		if text := strings.TrimSpace(mistakes.String()); text != "" {
-			return nil, errors.New(text)
-		}
-		return nil, fmt.Errorf("run %s: %w", reader, err)
-	}
-	return policy.Decode(out.Bytes())
+	return load.File(nameOrPath)
 }
 
 func policyCheck() *cobra.Command {
@@ -138,9 +100,19 @@ func policyCheck() *cobra.Command {
 		Short: "Say what is wrong with policies",
 		Long: `Read policies and list all mistakes of each, with their places: YAML, unknown names,
 CEL's types, rules that never decide, conditions that cost too much.`,
-		Example:           `  bpfbroker policy check policies/*.yaml`,
-		Args:              cobra.MinimumNArgs(1),
-		RunE:              reads("check"),
+		Example: `  bpfbroker policy check policies/*.yaml`,
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(c *cobra.Command, files []string) error {
+			return eachPolicy(files, "have mistakes", func(path string) bool {
+				p, err := load.File(path)
+				if err != nil {
+					fmt.Fprintln(c.ErrOrStderr(), err)
+					return false
+				}
+				fmt.Fprintf(c.OutOrStdout(), "%s: policy %s, %d rules\n", path, p.Name(), len(p.Spec().Rules))
+				return true
+			})
+		},
 		ValidArgsFunction: yamlFiles,
 	}
 	usageErrors(c)
@@ -164,13 +136,39 @@ facts, and what the policy must decide:
 Facts that aren't given are zero. Beside verdict (allow, deny, native), want may have rule,
 cause (rule, default, limit, error), errno, and a part of the message. Facts of "unknown",
 each with a reason, couldn't be found out.`,
-		Example:           `  bpfbroker policy test policies/cart.yaml`,
-		Args:              cobra.MinimumNArgs(1),
-		RunE:              reads("test"),
+		Example: `  bpfbroker policy test policies/cart.yaml`,
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(c *cobra.Command, files []string) error {
+			return eachPolicy(files, "failed", func(path string) bool {
+				n, failed, err := askCases(path)
+				if err != nil {
+					fmt.Fprintln(c.ErrOrStderr(), err)
+					return false
+				}
+				for _, f := range failed {
+					fmt.Fprint(c.OutOrStdout(), f.String())
+				}
+				fmt.Fprintf(c.OutOrStdout(), "%s: %d cases, %d failed\n", path, n, len(failed))
+				return len(failed) == 0
+			})
+		},
 		ValidArgsFunction: yamlFiles,
 	}
 	usageErrors(c)
 	return c
+}
+
+// askCases asks a policy the cases beside it.
+func askCases(path string) (n int, failed []load.Failure, err error) {
+	p, err := load.File(path)
+	if err != nil {
+		return 0, nil, err
+	}
+	cases, err := load.CasesFile(load.CasesPath(path))
+	if err != nil {
+		return 0, nil, err
+	}
+	return len(cases.List), cases.Run(p), nil
 }
 
 func policyCeiling() *cobra.Command {

@@ -12,10 +12,10 @@ import (
 )
 
 // TestScripts runs the command lines in testdata/*.txtar, with the bpfbroker that
-// users have: static binaries. Those whose name begins with "run" start workloads.
+// users have: a static binary. Those whose name begins with "run" start workloads.
 func TestScripts(t *testing.T) {
 	bin := t.TempDir()
-	build := exec.Command("go", "build", "-o", bin, ".", "../bpfbroker-policy")
+	build := exec.Command("go", "build", "-o", bin, ".")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %v\n%s", build.Args, err, out)

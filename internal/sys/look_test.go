@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -102,6 +103,13 @@ func TestProcess(t *testing.T) {
 		t.Errorf("exe: got %q (%v), wanted %q", got, e, cmd.Path)
 	}
 	args, e := Argv(pid)
+	for range 1000 { // Start returns in the middle of execve(2), before there are any
+		if e != 0 || len(args) > 0 {
+			break
+		}
+		time.Sleep(time.Millisecond)
+		args, e = Argv(pid)
+	}
 	if e != 0 || len(args) != 3 || args[0] != "sleep" || args[2] != cut || len(args[1]) != maxArgv-len("sleep\x00") {
 		t.Errorf("argv: got %d (%v)", len(args), e)
 	}

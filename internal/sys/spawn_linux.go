@@ -10,6 +10,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bpfbroker/bpfbroker/internal/poller"
 )
 
 // Spawn describes a process that is executed elsewhere than its parent: in a
@@ -56,7 +58,7 @@ func (s *Spawn) steps(files []int, caps *[2]unix.CapUserData) []forkStep {
 		// As large as PlacePoller needs it. Later, where threads share the table, each
 		// step by which it grows waits for all processors (fs/file.c,
 		// expand_fdtable, synchronize_rcu): 10 ms or more.
-		steps = append(steps, forkStep{"grow the fd table", unix.SYS_DUP3, [3]uintptr{uintptr(files[0]), uintptr(min(maxFiles(), pollerTop)) - 1, unix.O_CLOEXEC}})
+		steps = append(steps, forkStep{"grow the fd table", unix.SYS_DUP3, [3]uintptr{uintptr(files[0]), uintptr(min(poller.MaxFiles(), poller.Top)) - 1, unix.O_CLOEXEC}})
 	}
 	if s.UserNS != nil {
 		steps = append(steps,

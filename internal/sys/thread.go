@@ -6,6 +6,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bpfbroker/bpfbroker/internal/poller"
 )
 
 // Thread is the calling OS thread made private: its own fd table, working
@@ -84,10 +86,10 @@ func Isolate(keep ...*int) (*Thread, error) {
 	if err := closeRange(3, homeFD-1); err != nil {
 		return nil, err
 	}
-	if err := closeRange(next+1, poller.fds[0]-1); err != nil {
+	if err := closeRange(next+1, placed.Epoll-1); err != nil {
 		return nil, err
 	}
-	if err := closeRange(poller.fds[1]+1, 1<<31-1); err != nil {
+	if err := closeRange(placed.Event+1, 1<<31-1); err != nil {
 		return nil, err
 	}
 	t.uid, t.gid, t.stderr = unix.Getuid(), unix.Getgid(), 2
@@ -183,7 +185,7 @@ func (t *Thread) admit(n int) Errno {
 	if n < 0 {
 		return unix.EBADF
 	}
-	if n == poller.fds[0] || n == poller.fds[1] {
+	if n == placed.Epoll || n == placed.Event {
 		return unix.EMFILE
 	}
 	if n >= largeFD {
@@ -211,9 +213,9 @@ const largeFD = 1 << 16
 // has. The table becomes large by them.
 func (t *Thread) Shelf(n int) int {
 	t.large = true
-	top := min(poller.limit, largeFD)
-	if top <= pollerTop {
-		top = poller.fds[0] // which may be the last that are allowed
+	top := min(placed.Limit, largeFD)
+	if top <= poller.Top {
+		top = placed.Epoll // which may be the last that are allowed
 	}
 	return top - n
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -47,8 +48,14 @@ type ruleNodes struct {
 	broken bool // its condition has mistakes
 }
 
+// lazily compiles a pattern when it is first asked for: most processes of bpfbroker never
+// read a policy.
+func lazily(pattern string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(pattern) })
+}
+
 // yamlLine finds the line in the messages of package yaml.
-var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)$`)
+var yamlLine = lazily(`^yaml: (?:line (\d+): )?(.*)$`)
 
 // parse reads the YAML.
 func parse(file string, text []byte) *document {
@@ -90,7 +97,7 @@ func parse(file string, text []byte) *document {
 // syntax notes an error of package yaml, which has a line at most.
 func (d *document) syntax(err error) {
 	line, message := 1, err.Error()
-	if m := yamlLine.FindStringSubmatch(message); m != nil {
+	if m := yamlLine().FindStringSubmatch(message); m != nil {
 		if n, err := strconv.Atoi(m[1]); err == nil {
 			line = n
 		}
@@ -263,7 +270,7 @@ const (
 	docKind    = "Policy"
 )
 
-var policyName = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$`)
+var policyName = lazily(`^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$`)
 
 func (d *document) policy(n *yaml.Node) {
 	exactly := func(what, want string) func(*yaml.Node) {
@@ -280,7 +287,7 @@ func (d *document) policy(n *yaml.Node) {
 			d.fields(n, "metadata",
 				field{"name", true, func(n *yaml.Node) {
 					d.text("metadata.name", maxText, &d.spec.Name)(n)
-					if d.spec.Name != "" && !policyName.MatchString(d.spec.Name) {
+					if d.spec.Name != "" && !policyName().MatchString(d.spec.Name) {
 						d.node(n, "a policy's name has lower case letters, digits, - and ., at most 63")
 					}
 				}},
@@ -365,11 +372,11 @@ func (d *document) share(n *yaml.Node) {
 
 var suffixes = map[string]int64{"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
-var quantity = regexp.MustCompile(`^([0-9]{1,18})([A-Za-z]*)$`)
+var quantity = lazily(`^([0-9]{1,18})([A-Za-z]*)$`)
 
 // number reads a positive number; of bytes, it may have a suffix.
 func (d *document) number(n *yaml.Node, what string, to *int64, bytes bool) {
-	m := quantity.FindStringSubmatch(n.Value)
+	m := quantity().FindStringSubmatch(n.Value)
 	if n.Kind != yaml.ScalarNode || m == nil || !bytes && m[2] != "" {
 		d.node(n, "%s is %s; wanted a number%s", what, kind(n), map[bool]string{true: ", or one like 64Mi"}[bytes])
 		return

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"regexp"
 	"slices"
 
 	"cel.dev/cel-go/common/decls"
@@ -54,7 +53,7 @@ func read(path string, most int64) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, most+1))
 }
 
-var variableName = regexp.MustCompile(`^[a-z_][a-zA-Z0-9_]{0,62}$`)
+var variableName = lazily(`^[a-z_][a-zA-Z0-9_]{0,62}$`)
 
 // expressions reads the CEL. Its error is none of the policy's.
 func (d *document) expressions() error {
@@ -77,7 +76,7 @@ func (d *document) expressions() error {
 	for _, e := range d.variables {
 		v := &variable{name: e.name, at: e.key}
 		switch {
-		case !variableName.MatchString(e.name):
+		case !variableName().MatchString(e.name):
 			d.node(e.key, "a variable's name has letters, digits and _, at most 63, and begins in lower case")
 			continue
 		case (&scalar{checking: c}).reserved(e.name) || slices.Contains(callable, e.name) || slices.Contains(celWords, e.name):
