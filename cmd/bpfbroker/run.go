@@ -28,6 +28,7 @@ import (
 type runOptions struct {
 	policy   string
 	decides  policy.Policy // what it names
+	watch    bool
 	net, pid string
 	worker   string
 	memory   string
@@ -73,7 +74,7 @@ executed, 127 if there is no CMD.`,
   bpfbroker run --policy trusted --net private -- ./attach-xdp.sh
 
   # by rules of one's own
-  bpfbroker run --policy policies/agent.yaml -- ./agent
+  bpfbroker run --policy policies/agent.yaml --watch -- ./agent
 
   # what would this program need?
   bpfbroker run --policy deny -- bpftool feature probe
@@ -109,6 +110,7 @@ executed, 127 if there is no CMD.`,
 	f.StringVar(&o.memory, "worker-memory", daemon.MemoryWorkload, "whose the worker's own memory is, some MiB: workload (who makes it grow pays for it) or broker (for a workload with a tight limit)")
 	f.StringVar(&o.audit, "audit", "", "log each decision to: a file, stdout, stderr, journald or syslog (default: nowhere)")
 	f.StringVar(&o.programs, "audit-programs", "", "directory for the instructions of programs where the policy says audit: full (default: with --audit FILE, FILE.programs)")
+	f.BoolVar(&o.watch, "watch", false, "when the policy's file changes, apply it; one with mistakes isn't")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "don't list at the end what the policy denied")
 	complete := func(flag string, values ...string) {
 		err := c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
@@ -157,6 +159,9 @@ func (o *runOptions) config(args []string) (launch.Config, error) {
 		return cfg, fmt.Errorf("run: --policy: %w", err)
 	}
 	o.decides = pol
+	if o.watch && !isFile(o.policy) {
+		return cfg, fmt.Errorf("run: --watch: policy %q is built in and doesn't change; give a file's path with --policy", o.policy)
+	}
 	switch o.tracing {
 	case tracingView:
 		cfg.Tracing = true
@@ -296,6 +301,11 @@ func (o *runOptions) serve(cfg launch.Config, w *launch.Workload) (launch.ExitSt
 	if err := w.Listener().Close(); err != nil {
 		return none, ledger.Summary{}, err
 	}
+	stop, err := o.reachable(cfg, w, k)
+	if err != nil {
+		return none, ledger.Summary{}, err
+	}
+	defer stop()
 	if err := w.Release(); err != nil {
 		var notExecuted *launch.ExecError
 		if errors.As(err, &notExecuted) {
