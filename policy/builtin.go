@@ -85,6 +85,10 @@ func BuiltinSource(name string) ([]byte, bool) {
 	return text, err == nil
 }
 
+// Default is the policy of who names none. Of those that are of use, it is the one whose
+// programs see and change nothing but what is the workload's own.
+const Default = "network"
+
 // Builtin returns the built-in policy called name. The error of an unknown name
 // lists those that there are.
 func Builtin(name string) (Policy, error) {

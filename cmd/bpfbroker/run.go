@@ -49,7 +49,7 @@ const (
 func runCommand() *cobra.Command {
 	var o runOptions
 	c := &cobra.Command{
-		Use:   "run --policy POLICY [flags] -- CMD [ARGS…]",
+		Use:   "run [flags] -- CMD [ARGS…]",
 		Short: "Run a command without privileges, its bpf() calls brokered",
 		Long: `Run CMD as root of a new user namespace, without any capability on the host. Its
 bpf() calls, and those of all processes that it starts, are decided by the policy
@@ -63,6 +63,8 @@ directly. All that run creates is gone after it, but for that copy, which is for
 
 Policies:
 ` + policy.Describe() + `
+Without --policy it is ` + policy.Default + `, as its programs see and change nothing but what is the
+command's own; run says so.
 
 Exit status: CMD's own, or 128 and the signal's number where a signal ended it and
 the shell can't be told so; 125 if bpfbroker itself fails, 126 if CMD can't be
@@ -100,7 +102,7 @@ executed, 127 if there is no CMD.`,
 	}
 	f := c.Flags()
 	f.SetInterspersed(false) // CMD's flags are CMD's, also without --
-	f.StringVarP(&o.policy, "policy", "p", "", "policy that decides CMD's operations: "+strings.Join(policy.Names(), ", ")+", or a YAML file's path (required)")
+	f.StringVarP(&o.policy, "policy", "p", "", "policy that decides CMD's operations: "+strings.Join(policy.Names(), ", ")+", or a YAML file's path (default: "+policy.Default+")")
 	f.StringVar(&o.net, "net", "host", "network namespace: host (the caller's) or private (a new one, with lo)")
 	f.StringVar(&o.pid, "pid", "host", "pid namespace: host (the caller's) or private (a new one, with an init)")
 	f.StringVar(&o.tracing, "tracing", tracingView, "what CMD sees at /sys/kernel/tracing and /sys/kernel/debug: view (a copy of what tracing tools read; under a policy that allows all also addresses in /proc/kallsyms) or none (what the host shows to all)")
@@ -111,7 +113,7 @@ executed, 127 if there is no CMD.`,
 	f.StringVar(&o.audit, "audit", "", "log each decision to: a file, stdout, stderr, journald or syslog (default: nowhere)")
 	f.StringVar(&o.programs, "audit-programs", "", "directory for the instructions of programs where the policy says audit: full (default: with --audit FILE, FILE.programs)")
 	f.BoolVar(&o.watch, "watch", false, "when the policy's file changes, apply it; one with mistakes isn't")
-	f.BoolVarP(&o.quiet, "quiet", "q", false, "don't list at the end what the policy denied")
+	f.BoolVarP(&o.quiet, "quiet", "q", false, "don't say which policy is the default, nor list at the end what it denied")
 	complete := func(flag string, values ...string) {
 		err := c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 		if err != nil {
@@ -146,10 +148,11 @@ func executables(prefix string) []string {
 }
 
 // config checks the options, and makes of them what launch wants to know.
-func (o *runOptions) config(args []string) (launch.Config, error) {
+func (o *runOptions) config(args []string, stderr io.Writer) (launch.Config, error) {
 	cfg := launch.Config{Args: args}
-	if o.policy == "" {
-		return cfg, fmt.Errorf("run: no policy; choose one with --policy:\n%s", policy.Describe())
+	named := o.policy != ""
+	if !named {
+		o.policy = policy.Default
 	}
 	pol, err := findPolicy(o.policy)
 	if err != nil {
@@ -217,6 +220,9 @@ func (o *runOptions) config(args []string) (launch.Config, error) {
 		cfg.Filter = append(cfg.Filter, sys.SockFilter(i))
 	}
 	cfg.ID = newID()
+	if !named && !o.quiet {
+		fmt.Fprintf(stderr, "bpfbroker: policy %s, as --policy names no other: %s\n", o.policy, policy.About(o.policy))
+	}
 	return cfg, nil
 }
 
@@ -260,7 +266,7 @@ func newID() string {
 // run runs the command. Where it could be started, run doesn't return: the
 // process ends as the command did.
 func run(o runOptions, args []string, stderr io.Writer) error {
-	cfg, err := o.config(args)
+	cfg, err := o.config(args, stderr)
 	if err != nil {
 		return err
 	}
