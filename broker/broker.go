@@ -426,8 +426,11 @@ func (t *thread) handle(n *notify.Notification, redo *perform.Redo) {
 // load, there. It returns the errno to answer with.
 func (t *thread) deny(m reply.Memory, q *request.Request, f *facts.Facts, d *policy.Decision) sys.Errno {
 	e := sys.Errno(sys.EPERM)
-	if d.Errno != 0 {
+	switch {
+	case d.Errno != 0:
 		e = sys.Errno(d.Errno)
+	case d.Cause == policy.ByError && t.inspector.Errno != 0:
+		e = t.inspector.Errno // what the decision would have been on isn't there
 	}
 	t.cfg.Ledger.Deny(f.Command, f.Kind(), d.Rule)
 	if perform.Logs(q) {

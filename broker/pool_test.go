@@ -157,6 +157,7 @@ func TestTurn(t *testing.T) {
 // TestQueue: more threads receive while calls wait, as many as there are processors.
 func TestQueue(t *testing.T) {
 	p, first := newPool(t, 3)
+	p.turnLasts = 50 * time.Millisecond // longer than this thread is kept from running, mostly
 	short := func(m *member) { // a call that is no reason to lose the turn
 		p.received(m)
 		p.stay(m, true)
@@ -170,7 +171,7 @@ func TestQueue(t *testing.T) {
 	p.stay(first, true)
 	for range 30 { // all in all longer than a turn
 		short(first)
-		time.Sleep(turnLasts / 10)
+		time.Sleep(p.turnLasts / 10)
 	}
 	p.getsNot(turn)
 	p.queue.Store(true)
@@ -179,7 +180,7 @@ func TestQueue(t *testing.T) {
 		select {
 		case <-turn:
 			took = true
-		case <-time.After(turnLasts / 10):
+		case <-time.After(p.turnLasts / 10):
 			p.stay(first, true)
 			if turn, err := p.await(first); !turn || err != nil {
 				t.Fatal(turn, err)

@@ -129,6 +129,8 @@ type Object struct {
 	Kind string // "map", "prog", "link", "btf", "token"
 	ID   int64
 	Own  bool // it was made for the workload, or is of a program that was
+	// Shared: it isn't its own, and the policy shares it, or its program.
+	Shared bool
 }
 
 // Pin is a name in a bpffs.

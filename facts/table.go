@@ -132,6 +132,7 @@ var Table = []Fact{
 	{Name: "object.kind", Type: String, On: objects, About: "map, prog, link, btf or token", At: func(f *Facts) any { return &f.Object.Kind }},
 	{Name: "object.id", Type: Int, On: objects, Costs: true, About: "its id", At: func(f *Facts) any { return &f.Object.ID }},
 	{Name: "object.own", Type: Bool, On: objects, Costs: true, About: "it was made for the workload", At: func(f *Facts) any { return &f.Object.Own }},
+	{Name: "object.shared", Type: Bool, On: objects, Costs: true, About: "it isn't the workload's own; the policy shares it, or the link's program", At: func(f *Facts) any { return &f.Object.Shared }},
 
 	{Name: "pin.path", Type: String, On: pins, Says: true, About: "the path, as given", At: func(f *Facts) any { return &f.Pin.Path }},
 	{Name: "token", Type: Bool, On: tokens, About: "the call names a BPF token of its own", At: func(f *Facts) any { return &f.Token }},

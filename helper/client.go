@@ -34,7 +34,6 @@ type Client struct {
 	out     []byte // for what goes
 	call    Call
 	answer  answer
-	asks    bool // see Call.Asks
 }
 
 // NewClient returns a client for the calling thread. bell is shared with the server.
@@ -103,14 +102,19 @@ func delegated(sock, fs int) error {
 }
 
 // Made implements perform.Host. It doesn't wait.
-func (c *Client) Made(fd int) {
+func (c *Client) Made(fd int) { c.show(kindMade, fd) }
+
+// Opened implements perform.Host, likewise.
+func (c *Client) Opened(fd int) { c.show(kindOpened, fd) }
+
+func (c *Client) show(kind byte, fd int) {
 	// Or the daemon is gone, or busy for long: nobody finds the object by its id then.
 	_ = c.send(func() {
 		if c.channel.mu.TryLock() { // nobody waits for an answer
 			c.drain()
 			c.channel.mu.Unlock()
 		}
-	}, []byte{kindMade}, fd)
+	}, []byte{kind}, fd)
 }
 
 // send sends a packet, with patience, but not for ever: a daemon that waits for
@@ -129,7 +133,7 @@ func (c *Client) send(full func(), p []byte, fds ...int) error {
 				sys.Pause(time.Millisecond)
 			}
 		default:
-			if p[0] == kindCall || p[0] == kindLives {
+			if p[0] == kindCall || p[0] == kindAsk {
 				atomic.AddUint32(c.bell, 1)
 				sys.Wake(c.bell)
 			}
@@ -205,7 +209,7 @@ func (c *Client) exchange(q *request.Request, r *perform.Result, where perform.W
 // ask fills c.call and the fds; it returns the attribute as it is shown.
 func (c *Client) ask(q *request.Request, r *perform.Result, where perform.Where, fds *[]int) []byte {
 	k := &c.call
-	*k = Call{Call: q.Call, Asks: c.asks, PathErr: where.PathErr, Thread: where.Thread, Numbers: k.Numbers[:0], Segments: k.Segments[:0]}
+	*k = Call{Call: q.Call, PathErr: where.PathErr, Thread: where.Thread, Numbers: k.Numbers[:0], Segments: k.Segments[:0]}
 	if where.NetNS >= 0 {
 		k.HasNetNS = true
 		*fds = append(*fds, where.NetNS)

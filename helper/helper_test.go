@@ -203,12 +203,9 @@ func TestOwns(t *testing.T) {
 		id   uint32
 		want bool
 	}{{abi.Map, id, true}, {abi.Map, other, false}, {abi.Prog, id, false}, {abi.BTF, 1, false}} {
-		if got, err := p.client.Owns(c.kind, c.id); got != c.want || err != nil {
+		if got, shared, err := p.client.Owns(c.kind, c.id); got != c.want || shared || err != nil {
 			t.Errorf("%v %d: got %v (%v), wanted %v", c.kind, c.id, got, err, c.want)
 		}
-	}
-	if _, err := p.client.Owns(abi.Link, 1); err == nil {
-		t.Error("somebody owns a link")
 	}
 	if r := p.call(abi.MapGetFDByID, map[string]uint64{"map_id": uint64(id)}, nil, nil); r.Errno != sys.EPERM {
 		t.Errorf("opening what may be asked for: %v", r.Errno)
@@ -291,8 +288,8 @@ func TestHostilePackets(t *testing.T) {
 		"fds that aren't there": {one(Call{Call: next, Numbers: []int32{3}, Segments: segment}), 0},
 		"fds of nothing":        {one(Call{Call: next, Segments: segment}), 2},
 		"more fds than it says": {one(Call{Call: next, HasNetNS: true, Segments: segment}), maxFDs},
-		"half a question":       {[]byte{kindLives, 1, 0}, 0},
-		"half an object":        {[]byte{kindLives, 1, 0, 0, 0, 1, 0, 0}, 0},
+		"half a question":       {[]byte{kindAsk, 1, 1, 0}, 0},
+		"half an object":        {[]byte{kindAsk, 1, 1, 0, 0, 0, 1, 0, 0}, 0},
 		"a bpffs of nothing":    {[]byte{kindBPFFS}, 1},
 	} {
 		p := newPair(t, trusted(t))

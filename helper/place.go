@@ -13,9 +13,12 @@ import (
 // inspect.Place. It takes no worker's word for a fact.
 
 // Owns implements inspect.Place.
-func (c *target) Owns(kind abi.Object, id uint32) (bool, error) {
-	return c.cfg.Objects.Owns(kind, id), nil
+func (c *target) Owns(kind abi.Object, id uint32) (own, shared bool, err error) {
+	return c.is(c.cfg.Objects.Owns, kind, id), c.is(c.cfg.Objects.Shares, kind, id), nil
 }
+
+// Pinned implements inspect.Place. Workers open pins themselves.
+func (c *target) Pinned(int, []byte, uint32) (abi.Object, int, sys.Errno) { return 0, -1, sys.EPERM }
 
 // Ifname implements inspect.Place.
 func (c *target) Ifname(index uint32) (string, error) { return workload.Ifname(c, index) }

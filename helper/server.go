@@ -177,15 +177,18 @@ func (t *server) receive() (n int, fds []int, err error) {
 		heard := atomic.LoadUint32(t.cfg.Bell)
 		n, fds, err = sys.PeekWithFDs(t.sock, t.buf, false)
 		if err != sys.EAGAIN {
-			t.rested = n == 0 || t.buf[0] != kindMade
+			t.rested = n == 0 || !nobodyWaits(t.buf[0])
 			return n, fds, err
 		}
 		sys.WaitOn(t.cfg.Bell, heard, rest)
 	}
 	n, fds, err = sys.PeekWithFDs(t.sock, t.buf, true)
-	t.rested = n == 0 || t.buf[0] != kindMade
+	t.rested = n == 0 || !nobodyWaits(t.buf[0])
 	return n, fds, err
 }
+
+// nobodyWaits says that a packet of this kind has no answer.
+func nobodyWaits(kind byte) bool { return kind == kindMade || kind == kindOpened }
 
 // packet handles one packet. An error ends the connection: such a packet is no
 // worker's of ours.
@@ -217,10 +220,14 @@ func (t *server) packet(b []byte, fds []int) error {
 		return err
 	case kindMade:
 		for _, fd := range fds {
-			t.made(fd)
+			t.shown(fd, t.cfg.Objects.Add)
 		}
-	case kindLives:
-		return t.lives(b)
+	case kindOpened:
+		for _, fd := range fds {
+			t.shown(fd, t.cfg.Objects.Open)
+		}
+	case kindAsk:
+		return t.about(b)
 	case kindCall:
 		t.call.reset()
 		if err := parseCall(b, &t.call.Call); err != nil {
@@ -237,9 +244,6 @@ func (t *server) packet(b []byte, fds []int) error {
 			return nil // it was asked before kindAgain, which made the worker ask again
 		}
 		t.served = t.call.Seq
-		if t.call.Asks {
-			return t.owns(t.call.Seq)
-		}
 		return t.serve(t.call.Seq)
 	default:
 		return fmt.Errorf("a packet of kind %d", b[0])
@@ -258,9 +262,9 @@ func (t *server) delegate(n int) sys.Errno {
 	return sys.CreateDelegation(fs, t.cfg.Policy.Ceiling().Options())
 }
 
-// made notes an object that the worker shows. What is no map, program or BTF is
+// shown has an object noted that the worker shows. What is no map, program or BTF is
 // none of the workload's.
-func (t *server) made(fd int) {
+func (t *server) shown(fd int, note func(abi.Object, uint32)) {
 	kind := perform.ObjectAt(fd)
 	switch {
 	case kind != abi.Map && kind != abi.Prog && kind != abi.BTF:
@@ -269,7 +273,7 @@ func (t *server) made(fd int) {
 		return // everybody's
 	}
 	if id := perform.ObjectID(kind, fd); id != 0 {
-		t.cfg.Objects.Add(kind, id)
+		note(kind, id)
 	}
 }
 

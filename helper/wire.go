@@ -16,15 +16,16 @@ import (
 // A worker may be in the hands of its workload: the daemon takes nothing in a
 // packet for granted. A daemon is trusted by its workers.
 const (
-	kindBPFFS = 1 + iota // number of the worker's fd of an fs context, 4 bytes: to be made a bpffs with the ceiling
-	kindReady            // the worker could serve
-	kindMade             // fd: a map, program or BTF that was made for the workload
-	kindCall             // a call: see Call
-	kindError            // why the worker can't serve: text
-	kindDone             // daemon to worker: an errno, 4 bytes
-	kindGo               // daemon to worker: serve
-	kindLives            // which objects live, is asked: see appendLives
-	kindAgain            // daemon to worker: it is another one now, and may not have said kindGo
+	kindBPFFS  = 1 + iota // number of the worker's fd of an fs context, 4 bytes: to be made a bpffs with the ceiling
+	kindReady             // the worker could serve
+	kindMade              // fd: a map, program or BTF that was made for the workload
+	kindCall              // a call: see Call
+	kindError             // why the worker can't serve: text
+	kindDone              // daemon to worker: an errno, 4 bytes
+	kindGo                // daemon to worker: serve
+	kindOpened            // fd: a map, program or BTF that the workload has opened from a pin
+	kindAsk               // about objects: see appendAsk
+	kindAgain             // daemon to worker: it is another one now, and may not have said kindGo
 )
 
 const (
@@ -45,7 +46,6 @@ type Call struct {
 	Seq      uint32    // the answer's, too
 	HasNetNS bool      // the first fd is the network namespace to make it in
 	HasPath  bool      // the next one is what the call's path leads to
-	Asks     bool      // whether the workload owns the object, and no more
 	PathErr  sys.Errno // or why it leads nowhere
 	Thread   uint32    // the calling thread, by the host's number
 	Numbers  []int32   // of the other fds, in the target's table
@@ -54,7 +54,7 @@ type Call struct {
 
 func appendCall(b []byte, c *Call) []byte {
 	le := binary.LittleEndian
-	b = append(b, kindCall, byte(c.Syscall), bit(c.HasNetNS)|bit(c.HasPath)<<1|bit(c.Asks)<<2)
+	b = append(b, kindCall, byte(c.Syscall), bit(c.HasNetNS)|bit(c.HasPath)<<1)
 	b = le.AppendUint32(b, c.Seq)
 	b = le.AppendUint32(b, uint32(c.PathErr))
 	b = le.AppendUint32(b, c.Thread)
@@ -90,7 +90,7 @@ func parseCall(b []byte, c *Call) error {
 	*c = Call{Numbers: c.Numbers[:0], Segments: c.Segments[:0]}
 	c.Syscall = abi.Syscall(r.u8())
 	flags := r.u8()
-	c.HasNetNS, c.HasPath, c.Asks = flags&1 != 0, flags&2 != 0, flags&4 != 0
+	c.HasNetNS, c.HasPath = flags&1 != 0, flags&2 != 0
 	c.Seq = r.u32()
 	c.PathErr = sys.Errno(r.u32())
 	c.Thread = r.u32()

@@ -84,7 +84,7 @@ func (i *Inspector) attachedProg() {
 
 func (i *Inspector) progOwn() {
 	if i.wants("attach.prog_own") {
-		own, err := i.at.Owns(abi.Prog, uint32(i.f.Attach.ProgID))
+		own, _, err := i.at.Owns(abi.Prog, uint32(i.f.Attach.ProgID))
 		i.found("attach.prog_own", err)
 		i.f.Attach.ProgOwn = own && err == nil
 	}

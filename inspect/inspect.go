@@ -9,6 +9,7 @@ import (
 
 	"github.com/bpfbroker/bpfbroker/abi"
 	"github.com/bpfbroker/bpfbroker/facts"
+	"github.com/bpfbroker/bpfbroker/internal/sys"
 	"github.com/bpfbroker/bpfbroker/request"
 )
 
@@ -18,6 +19,10 @@ type Inspector struct {
 	Workload facts.Workload
 	// CPUs is the number of CPUs that there could be: maps have elements for each.
 	CPUs int
+
+	// Errno is what the kernel will answer to the last request, whatever is decided, if
+	// that was found out on the way; else 0.
+	Errno sys.Errno
 
 	f     facts.Facts
 	q     *request.Request
@@ -37,7 +42,7 @@ type Inspector struct {
 // that needs has. Where one can't be found out, Facts.Unknown says why. They are valid
 // until the next call, lists and strings included.
 func (i *Inspector) Request(q *request.Request, needs facts.Set, at Place) *facts.Facts {
-	i.q, i.needs, i.at = q, needs, at
+	i.q, i.needs, i.at, i.Errno = q, needs, at, 0
 	f := &i.f
 	*f = facts.Facts{Command: q.Row.Name, Workload: i.Workload, Unknown: f.Unknown[:0]}
 	for _, s := range steps[q.Row] {

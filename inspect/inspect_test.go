@@ -353,9 +353,28 @@ pin.path=/sys/fs/bpf/x`},
 		{"obj_get", func(e *env) *request.Request {
 			return e.bpf(abi.ObjGet, values{"pathname": e.str("/sys/fs/bpf/" + strings.Repeat("x", 200))})
 		}, `pin.path=/sys/fs/bpf/` + strings.Repeat("x", 200) + `
-object.kind? only to open it tells what is pinned there
-object.id? only to open it tells what is pinned there
-object.own? only to open it tells what is pinned there`},
+object.kind? nothing can be opened there: no such file or directory
+object.id? nothing can be opened there: no such file or directory
+object.own? nothing can be opened there: no such file or directory
+object.shared? nothing can be opened there: no such file or directory`},
+		{"obj_get, own", func(e *env) *request.Request {
+			e.object(9, abi.Map, values{"id": 7})
+			e.place.Pins = map[string]brokertest.Pin{"/pin": {Kind: abi.Map, FD: 9}}
+			e.place.Owned = map[abi.Object][]uint32{abi.Map: {7}}
+			return e.bpf(abi.ObjGet, values{"pathname": e.str("/pin")})
+		}, `object.kind=map
+object.id=7
+object.own=true
+pin.path=/pin`},
+		{"obj_get, shared", func(e *env) *request.Request {
+			e.object(9, abi.Prog, values{"id": 7})
+			e.place.Pins = map[string]brokertest.Pin{"/pin": {Kind: abi.Prog, FD: 9}}
+			e.place.Owned, e.place.SharedIDs = map[abi.Object][]uint32{abi.Prog: {}}, map[abi.Object][]uint32{abi.Prog: {7}}
+			return e.bpf(abi.ObjGet, values{"pathname": e.str("/pin")})
+		}, `object.kind=prog
+object.id=7
+object.shared=true
+pin.path=/pin`},
 		{"obj_get_info_by_fd", func(e *env) *request.Request {
 			e.object(4, abi.BTF, values{"id": 7})
 			e.place.Owned = map[abi.Object][]uint32{abi.BTF: {}}
@@ -370,7 +389,8 @@ object.id=7`},
 			return e.bpf(abi.ObjGetInfoByFD, values{"bpf_fd": 4})
 		}, `object.kind? the fd is of no object
 object.id? the fd is of no object
-object.own? the fd is of no object`},
+object.own? the fd is of no object
+object.shared? the fd is of no object`},
 		{"map_get_fd_by_id", func(e *env) *request.Request {
 			e.place.Owned = map[abi.Object][]uint32{abi.Map: {7}}
 			return e.bpf(abi.MapGetFDByID, values{"map_id": 7})
@@ -378,10 +398,11 @@ object.own? the fd is of no object`},
 object.id=7
 object.own=true`},
 		{"link_get_fd_by_id", func(e *env) *request.Request {
+			e.place.Owned = map[abi.Object][]uint32{abi.Link: {7}}
 			return e.bpf(abi.LinkGetFDByID, values{"link_id": 7})
 		}, `object.kind=link
 object.id=7
-object.own? whose a link is, only to open it tells`},
+object.own=true`},
 		{"btf_load", func(e *env) *request.Request { return e.bpf(abi.BTFLoad, values{"btf_flags": abi.FTokenFD}) }, `token=true`},
 	} {
 		e := newEnv(t)
@@ -506,7 +527,7 @@ var computed = func() map[string]bool {
 		"attach.prog_id", "attach.prog_type", "attach.prog_own", "attach.cgroup", "attach.cgroup_inside",
 		"attach.ifname", "attach.netns_own", "attach.file_shared", "attach.pid_own",
 		"perf_event.pid_own", "perf_event.tracepoint", "perf_event.file_shared",
-		"object.kind", "object.id", "object.own", "counts.maps", "counts.progs", "counts.links", "counts.bytes",
+		"object.kind", "object.id", "object.own", "object.shared", "counts.maps", "counts.progs", "counts.links", "counts.bytes",
 	} {
 		m[name] = true
 	}

@@ -23,8 +23,13 @@ type Place interface {
 	TypeName(n int, id uint32) (string, error)
 	// ProgTypeName is the same in the BTF of the program at fd n.
 	ProgTypeName(n int, id uint32) (string, error)
-	// Owns says whether a map, program or BTF was made for the workload.
-	Owns(kind abi.Object, id uint32) (bool, error)
+	// Owns says whether an object was made for the workload, or else is one that its policy
+	// shares. A link is its program's, or of type struct_ops its map's.
+	Owns(kind abi.Object, id uint32) (own, shared bool, err error)
+	// Pinned opens what is pinned at a path from base (an fd, or the working directory),
+	// with the flags of BPF_OBJ_GET. The fd n is good until the call is over, and the call
+	// will be on that very object. An errno is the call's, too.
+	Pinned(base int, path []byte, flags uint32) (kind abi.Object, n int, e sys.Errno)
 
 	// CgroupPath is the path, below the root of the hierarchy, of the cgroup whose
 	// directory is open at fd n; CgroupInside says whether it is the workload's or below.

@@ -28,11 +28,12 @@ func (p *Performer) finish(q *request.Request, r *Result) {
 	if p.host == nil {
 		return
 	}
-	if kinds == abi.Map|abi.Prog|abi.Link { // OBJ_GET
-		kinds = ObjectAt(r.FD)
+	tell := p.host.Made
+	if q.Command == abi.ObjGet {
+		kinds, tell = ObjectAt(r.FD), p.host.Opened
 	}
 	if kinds == abi.Map || kinds == abi.Prog || kinds == abi.BTF {
-		p.host.Made(r.FD)
+		tell(r.FD)
 	}
 }
 
@@ -121,7 +122,7 @@ func Lives(kind abi.Object, id uint32) bool {
 
 // visibleID says whether the workload may see the object of this kind and id.
 func (p *Performer) visibleID(kind abi.Object, id uint32) bool {
-	if p.objects.Owns(kind, id) {
+	if p.objects.Sees(kind, id) {
 		return true
 	}
 	if kind != abi.BTF && kind != abi.Link {
@@ -135,32 +136,51 @@ func (p *Performer) visibleID(kind abi.Object, id uint32) bool {
 	return p.visible(kind, id, fd)
 }
 
+// Sees says whether the workload may see the object of this kind and id: what it owns, has
+// opened or is shared with it, links of such programs, the kernel's BTF.
+func (p *Performer) Sees(kind abi.Object, id uint32) bool {
+	if p.host != nil {
+		return p.host.Sees(kind, id)
+	}
+	return p.visibleID(kind, id)
+}
+
 // visible is visibleID for an object that is open at fd.
 func (p *Performer) visible(kind abi.Object, id uint32, fd int) bool {
 	switch {
-	case p.objects.Owns(kind, id):
+	case p.objects.Sees(kind, id):
 		return true
 	case kind == abi.BTF:
 		return IsKernelBTF(fd)
 	case kind == abi.Link:
-		return p.ownLink(fd)
+		return linkOf(fd, p.objects.Sees)
 	}
 	return false
 }
 
-// ownLink says whether the link at fd is of the workload's program or, of type
-// struct_ops, of its map. Who has a program's fd may link it to what it can name,
-// and only the workload has it.
-func (p *Performer) ownLink(fd int) bool {
+// LinkOf says whether the link of that id is of a program or, of type struct_ops, of a map
+// that is one of these.
+func LinkOf(id uint32, is func(abi.Object, uint32) bool) bool {
+	fd, e := openByID(abi.Link, id)
+	if e != 0 {
+		return false
+	}
+	defer sys.Close(fd)
+	return linkOf(fd, is)
+}
+
+// linkOf says whether the link at fd is of a program or, of type struct_ops, of a map that
+// is one of these. Who has a program's fd may link it to what it can name.
+func linkOf(fd int, is func(abi.Object, uint32) bool) bool {
 	info := make([]byte, abi.LinkInfo.Size)
 	if ObjectInfo(fd, info) != 0 {
 		return false
 	}
 	if prog := uint32(abi.LinkInfo.Field("prog_id").Uint(info)); prog != 0 {
-		return p.objects.Owns(abi.Prog, prog)
+		return is(abi.Prog, prog)
 	}
 	m := abi.LinkInfo.Field("struct_ops.map_id")
-	return m.Live(info) && p.objects.Owns(abi.Map, uint32(m.Uint(info)))
+	return m.Live(info) && is(abi.Map, uint32(m.Uint(info)))
 }
 
 // openByID opens an object by its id, as the host.

@@ -39,6 +39,15 @@ func (p *Performer) paths(q *request.Request, r *Result, at Place) sys.Errno {
 
 const ownFDs = "/proc/thread-self/fd/"
 
+// OpenPinned opens the object that is pinned at the file which is open at fd, with
+// BPF_OBJ_GET's flags.
+func OpenPinned(fd int, flags uint32) (int, sys.Errno) {
+	o := own(abi.ObjGet)
+	o.point("pathname", append(strconv.AppendInt([]byte(ownFDs), int64(fd), 10), 0))
+	o.put("file_flags", uint64(flags))
+	return o.do()
+}
+
 // path writes the path to out by which the kernel shall find the file. For one
 // that can't be followed it is of nothing that there is: the kernel makes its
 // other checks first, and then says ENOENT, which is to be pathErr. kept: the kernel will

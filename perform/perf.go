@@ -74,7 +74,9 @@ func (p *Performer) perfQueryBPF(q *request.Request, r *Result) (int, sys.Errno)
 	}
 	copy(query, r.Attr[:abi.PerfQuerySize])
 	copy(query[abi.PerfQuerySize:], ids)
-	e = sys.PerfQueryBPF(fd, sys.Addr(query))
+	if e = sys.PerfQueryBPF(fd, sys.Addr(query)); e == 0 || e == sys.ENOSPC {
+		e = p.hideTraced(fd, query)
+	}
 	copy(r.Attr, query[:abi.PerfQuerySize])
 	copy(ids, query[abi.PerfQuerySize:])
 	return 0, e

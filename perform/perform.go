@@ -44,8 +44,11 @@ type Needs struct {
 // Objects knows which maps, programs and BTFs are the workload's. (A link is the
 // workload's if its program is.)
 type Objects interface {
+	// Owns says whether it was made for the workload; Sees, whether the workload may see
+	// it, which is so, too, for what it has opened and what is shared with it.
 	Owns(kind abi.Object, id uint32) bool
-	// Next returns the smallest id above after that the workload owns, 0 for none.
+	Sees(kind abi.Object, id uint32) bool
+	// Next returns the smallest id above after that the workload may see, 0 for none.
 	Next(kind abi.Object, after uint32) uint32
 }
 
@@ -55,9 +58,13 @@ type Host interface {
 	// Call performs the request with the capability that the table's Host names, and
 	// puts what came of it into r, whose attribute and buffers are built.
 	Call(q *request.Request, r *Result, where Where)
-	// Made tells that the map, program or BTF at fd was made for the workload, or
-	// that the workload opened it from a pin.
+	// Made tells that the map, program or BTF at fd was made for the workload; Opened, that
+	// the workload has opened it from a pin, whoever has made it.
 	Made(fd int)
+	Opened(fd int)
+	// Sees says whether the workload may see the object. It is asked of the daemon, as
+	// Performer.Sees has it.
+	Sees(kind abi.Object, id uint32) bool
 }
 
 // Log is told how far a call has come, so that another performer can go on if this
@@ -161,6 +168,9 @@ func (p *Performer) Do(q *request.Request, at Place, log Log, redo *Redo) *Resul
 	if log := logOf(q); log != nil && r.Errno != 0 {
 		p.growLog(q, r, at, log)
 	}
+	if q.Command == abi.TaskFDQuery && r.Errno == 0 {
+		r.Errno = p.hideQueried(q, r)
+	}
 	infoAsGiven(q, r)
 	idsInTarget(q, r, at)
 	if r.Errno == 0 && p.host != nil && isLoader(q) {
@@ -192,6 +202,8 @@ func (p *Performer) call(q *request.Request, r *Result) (int, sys.Errno) {
 	switch q.Command {
 	case abi.ProgGetNextID, abi.MapGetNextID, abi.BTFGetNextID, abi.LinkGetNextID:
 		return p.nextID(q, r)
+	case abi.ProgQuery:
+		return p.progQuery(q, r)
 	}
 	size := max(p.withToken(q, r), Whole(q))
 	v, e := sys.BPF(uint32(q.Command), r.Attr, size)

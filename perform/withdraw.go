@@ -23,18 +23,20 @@ type Withdrawn struct {
 // Withdraw detaches the links of a workload's objects, and its struct_ops maps and
 // programs on sockmaps.
 func Withdraw(o Objects) (w Withdrawn) {
-	p := &Performer{objects: o}
 	for _, id := range Living(abi.Link) {
 		fd, e := openByID(abi.Link, id)
 		if e != 0 {
 			continue // it is gone
 		}
-		if p.ownLink(fd) {
+		if linkOf(fd, o.Owns) {
 			w.link(fd, id)
 		}
 		sys.Close(fd)
 	}
 	for id := o.Next(abi.Map, 0); id != 0; id = o.Next(abi.Map, id) {
+		if !o.Owns(abi.Map, id) {
+			continue
+		}
 		fd, e := openByID(abi.Map, id)
 		if e != 0 {
 			continue

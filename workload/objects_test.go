@@ -43,7 +43,7 @@ func TestObjectsPrune(t *testing.T) {
 	for id := uint32(1); id <= 100*keep; id++ {
 		o.Add(abi.Map, id)
 	}
-	if n := len(o.ids[abi.Map].sorted); n > 2*firstPrune {
+	if n := len(o.made[abi.Map].sorted); n > 2*firstPrune {
 		t.Errorf("%d ids are remembered, of %d that live", n, keep)
 	}
 	for id := uint32(keep); id <= 100*keep; id += keep {

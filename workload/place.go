@@ -39,7 +39,7 @@ func CgroupPath(fd int) (string, error) {
 
 // Owner knows which objects are the workload's.
 type Owner interface {
-	Owns(kind abi.Object, id uint32) (bool, error)
+	Owns(kind abi.Object, id uint32) (own, shared bool, err error)
 }
 
 // Files answers what is asked of files that the calling thread has: it is part of an
@@ -213,7 +213,33 @@ func (t *Target) PIDOwn(pid uint32) (bool, error) {
 }
 
 // Owns implements inspect.Place.
-func (t *Target) Owns(kind abi.Object, id uint32) (bool, error) { return t.owner.Owns(kind, id) }
+func (t *Target) Owns(kind abi.Object, id uint32) (own, shared bool, err error) {
+	return t.owner.Owns(kind, id)
+}
+
+// Pinned implements inspect.Place.
+func (t *Target) Pinned(base int, path []byte, flags uint32) (abi.Object, int, sys.Errno) {
+	at, e := t.OpenPath(base, path)
+	if e != 0 {
+		return 0, -1, e
+	}
+	if e := t.Enter(perform.Needs{Plain: true}); e != 0 {
+		return 0, -1, e
+	}
+	fd, e := perform.OpenPinned(at, flags)
+	t.Leave()
+	if e != 0 {
+		return 0, -1, e
+	}
+	if t.pin >= 0 {
+		sys.Close(t.pin)
+		t.pin = -1
+	}
+	if e := t.thread.NewFD(&t.pin, fd); e != 0 {
+		return 0, -1, e
+	}
+	return perform.ObjectAt(t.pin), t.pin, 0
+}
 
 // ofThread makes sure that what was read by the thread's number is the target's.
 func ofThread[T any](t *Target, what string, v T, e sys.Errno) (T, error) {

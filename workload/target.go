@@ -27,6 +27,7 @@ type Target struct {
 	creds  sys.Creds
 	groups []uint32 // for Plain
 	path   int      // what OpenPath opened, or -1
+	pin    int      // and Pinned
 
 	pathBase int    // from where
 	pathOf   []byte // and by which path
@@ -42,7 +43,7 @@ func NewTarget(t *sys.Thread, l *notify.Listener, known *Known, owner Owner) (*T
 	if err != nil {
 		return nil, err
 	}
-	return &Target{Files: FilesOf(known), owner: owner, thread: t, listener: l, pidfd: -1, path: -1, netNS: netNS, back: back}, nil
+	return &Target{Files: FilesOf(known), owner: owner, thread: t, listener: l, pidfd: -1, path: -1, pin: -1, netNS: netNS, back: back}, nil
 }
 
 // Astray says that the thread is in a network namespace of one target's for good,
@@ -57,6 +58,10 @@ func (t *Target) Done() {
 	if t.path >= 0 {
 		sys.Close(t.path)
 		t.path = -1
+	}
+	if t.pin >= 0 {
+		sys.Close(t.pin)
+		t.pin = -1
 	}
 	if t.mem != nil {
 		t.mem.Close()

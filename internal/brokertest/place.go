@@ -3,6 +3,7 @@ package brokertest
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/bpfbroker/bpfbroker/abi"
 	"github.com/bpfbroker/bpfbroker/facts"
@@ -16,6 +17,8 @@ type Place struct {
 	Types       map[Type]string
 	ProgTypes   map[Type]string
 	Owned       map[abi.Object][]uint32
+	SharedIDs   map[abi.Object][]uint32
+	Pins        map[string]Pin
 	CgroupPaths map[int]string
 	Inside      map[int]bool
 	Ifnames     map[uint32]string
@@ -33,6 +36,12 @@ type Place struct {
 type Type struct {
 	BTF int
 	ID  uint32
+}
+
+// Pin is what is pinned at a path: an object whose Infos are those of an fd.
+type Pin struct {
+	Kind abi.Object
+	FD   int
 }
 
 // File is what a path leads to.
@@ -74,14 +83,24 @@ func (p *Place) ProgTypeName(n int, id uint32) (string, error) {
 }
 
 // Owns implements inspect.Place.
-func (p *Place) Owns(kind abi.Object, id uint32) (bool, error) {
+func (p *Place) Owns(kind abi.Object, id uint32) (own, shared bool, err error) {
 	ids, err := look(p, p.Owned, kind)
-	for _, own := range ids {
-		if own == id {
-			return true, nil
-		}
+	if own = slices.Contains(ids, id); own {
+		return true, false, nil
 	}
-	return false, err
+	if shared = slices.Contains(p.SharedIDs[kind], id); shared {
+		return false, true, nil
+	}
+	return false, false, err
+}
+
+// Pinned implements inspect.Place.
+func (p *Place) Pinned(_ int, path []byte, _ uint32) (abi.Object, int, sys.Errno) {
+	pin, err := look(p, p.Pins, string(path))
+	if err != nil {
+		return 0, -1, sys.ENOENT
+	}
+	return pin.Kind, pin.FD, 0
 }
 
 // CgroupPath implements inspect.Place.

@@ -16,10 +16,10 @@ func TestLives(t *testing.T) {
 	p := newPair(t, trusted(t))
 	fd, id := newMap(t)
 	var ask []workload.Held
-	for i := range uint32(2*maxLives + 3) {
+	for i := range uint32(2*maxAsk + 3) {
 		ask = append(ask, workload.Held{Kind: abi.Map, ID: 1<<30 + i})
 	}
-	for _, i := range []int{0, 9, maxLives, len(ask) - 1} {
+	for _, i := range []int{0, 9, maxAsk, len(ask) - 1} {
 		ask[i].ID = id
 	}
 	ask[9].Kind = abi.BTF // what isn't counted
@@ -28,7 +28,7 @@ func TestLives(t *testing.T) {
 		t.Fatalf("%d answers, %v", len(got), err)
 	}
 	for i, is := range got {
-		if want := i == 0 || i == maxLives || i == len(ask)-1; is != want {
+		if want := i == 0 || i == maxAsk || i == len(ask)-1; is != want {
 			t.Errorf("object %d: lives: %v", i, is)
 		}
 	}
@@ -63,10 +63,10 @@ func TestLivesAgain(t *testing.T) {
 					return 0, fmt.Errorf("nobody asks (%v)", err)
 				}
 				n, _, err := sys.RecvWithFDs(int(theirs.Fd()), buf)
-				if err == nil && (n != livesHead+9*livesEach || buf[0] != kindLives) {
+				if err == nil && (n != askHead+9*askEach || buf[0] != kindAsk || buf[1] != askLives) {
 					err = fmt.Errorf("asked % x", buf[:n])
 				}
-				return binary.LittleEndian.Uint32(buf[1:]), err
+				return binary.LittleEndian.Uint32(buf[2:]), err
 			}
 			say := func(b ...byte) error { return sys.SendWithFDs(int(theirs.Fd()), b) }
 			if _, err := asked(); err != nil {
@@ -79,10 +79,10 @@ func TestLivesAgain(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if err := say(byte(seq)-1, 0, 0, 0, 0xff, 0xff); err != nil { // of another question
+			if err := say(byte(seq)-1, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1); err != nil { // of another question
 				return err
 			}
-			if err := say(byte(seq), 0, 0, 0, 0b10000001, 1); err != nil {
+			if err := say(byte(seq), 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 1); err != nil {
 				return err
 			}
 			if seq, err = asked(); err != nil {
