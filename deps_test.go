@@ -34,7 +34,7 @@ var mayImport = map[string][]string{
 	"internal/brokertest": {"abi", "facts", "internal/sys"},
 	"internal/generate":   {"abi"},
 
-	"audit":        {"abi", "facts", "internal/sys", "ledger", "policy"},
+	"audit":        {"abi", "facts", "internal/sys", "ledger", "policy", "policy/learn"},
 	"loader":       {"abi", "internal/sys"},
 	"notify":       {"internal/sys"},
 	"request":      {"abi", "internal/arena", "internal/sys"},
@@ -42,6 +42,7 @@ var mayImport = map[string][]string{
 	"policy":       {"abi", "facts", "policy/expr"},
 	"policy/expr":  {"facts"},
 	"policy/load":  {"abi", "facts", "policy", "policy/expr", "policy/names"},
+	"policy/learn": {"facts", "policy", "policy/names"},
 	"policy/names": {"abi", "policy"},
 	"perform":      {"abi", "internal/arena", "internal/sys", "loader", "request"},
 	"reply":        {"abi", "internal/sys", "notify", "perform", "request"},

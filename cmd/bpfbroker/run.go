@@ -97,9 +97,20 @@ executed, 127 if there is no CMD.`,
 			return executables(prefix), cobra.ShellCompDirectiveDefault
 		},
 	}
+	o.flags(c, "")
+	return c
+}
+
+// flags are run's, and those of others that run a command; byDefault is the policy that
+// decides where none is chosen.
+func (o *runOptions) flags(c *cobra.Command, byDefault string) {
 	f := c.Flags()
 	f.SetInterspersed(false) // CMD's flags are CMD's, also without --
-	f.StringVarP(&o.policy, "policy", "p", "", "policy that decides CMD's operations: "+strings.Join(policy.Names(), ", ")+", or a YAML file's path (required)")
+	required := ""
+	if byDefault == "" {
+		required = " (required)"
+	}
+	f.StringVarP(&o.policy, "policy", "p", byDefault, "policy that decides CMD's operations: "+strings.Join(policy.Names(), ", ")+", or a YAML file's path"+required)
 	f.StringVar(&o.net, "net", "host", "network namespace: host (the caller's) or private (a new one, with lo)")
 	f.StringVar(&o.pid, "pid", "host", "pid namespace: host (the caller's) or private (a new one, with an init)")
 	f.StringVar(&o.tracing, "tracing", tracingView, "what CMD sees at /sys/kernel/tracing and /sys/kernel/debug: view (a copy of what tracing tools read; under a policy that allows all also addresses in /proc/kallsyms) or none (what the host shows to all)")
@@ -122,7 +133,6 @@ executed, 127 if there is no CMD.`,
 	complete("tracing", tracingView, tracingNone)
 	complete("net", "host", "private")
 	complete("pid", "host", "private")
-	return c
 }
 
 // executables lists the commands in PATH that begin with prefix.
@@ -255,17 +265,27 @@ func newID() string {
 // run runs the command. Where it could be started, run doesn't return: the
 // process ends as the command did.
 func run(o runOptions, args []string, stderr io.Writer) error {
-	cfg, err := o.config(args)
+	_, status, err := o.run(args, stderr)
 	if err != nil {
 		return err
+	}
+	status.Exit()
+	return nil
+}
+
+// run runs the command, and tells how it ended; id is the workload's.
+func (o *runOptions) run(args []string, stderr io.Writer) (id string, status launch.ExitStatus, err error) {
+	cfg, err := o.config(args)
+	if err != nil {
+		return "", status, err
 	}
 	w, err := launch.Start(cfg)
 	if err != nil {
-		return err
+		return "", status, err
 	}
 	status, report, err := o.serve(cfg, w)
 	if err := errors.Join(err, w.Close()); err != nil {
-		return err
+		return "", status, err
 	}
 	for _, e := range report.Faults {
 		fmt.Fprintln(stderr, "bpfbroker:", e)
@@ -273,8 +293,7 @@ func run(o runOptions, args []string, stderr io.Writer) error {
 	if !o.quiet {
 		summarize(stderr, o.decides.Name(), report)
 	}
-	status.Exit()
-	return nil
+	return cfg.ID, status, nil
 }
 
 // lastWords is how long a worker may take to end after its workload. It ends by
