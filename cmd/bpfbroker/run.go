@@ -32,6 +32,7 @@ type runOptions struct {
 	worker   string
 	memory   string
 	tracing  string
+	symbols  string
 	userMap  string
 	groupMap string
 	quiet    bool
@@ -44,6 +45,15 @@ const (
 	tracingView = "view"
 	tracingNone = "none"
 )
+
+// values of --symbols
+const (
+	symbolsTrusted = "trusted"
+	symbolsShow    = "show"
+	symbolsHide    = "hide"
+)
+
+var symbolsValues = []string{symbolsTrusted, symbolsShow, symbolsHide}
 
 func runCommand() *cobra.Command {
 	var o runOptions
@@ -113,7 +123,8 @@ func (o *runOptions) flags(c *cobra.Command, byDefault string) {
 	f.StringVarP(&o.policy, "policy", "p", byDefault, "policy that decides CMD's operations: "+strings.Join(policy.Names(), ", ")+", or a YAML file's path"+required)
 	f.StringVar(&o.net, "net", "host", "network namespace: host (the caller's) or private (a new one, with lo)")
 	f.StringVar(&o.pid, "pid", "host", "pid namespace: host (the caller's) or private (a new one, with an init)")
-	f.StringVar(&o.tracing, "tracing", tracingView, "what CMD sees at /sys/kernel/tracing and /sys/kernel/debug: view (a copy of what tracing tools read; under a policy that allows all also addresses in /proc/kallsyms) or none (what the host shows to all)")
+	f.StringVar(&o.tracing, "tracing", tracingView, "what CMD sees at /sys/kernel/tracing and /sys/kernel/debug: view (a copy of what tracing tools read) or none (what the host shows to all)")
+	f.StringVar(&o.symbols, "symbols", symbolsTrusted, "whether CMD sees the addresses of the kernel's symbols in /proc/kallsyms, which the view has: show, hide, or trusted (under a policy that allows all)")
 	f.StringVar(&o.userMap, "user-map", "", "user ids of the namespace, INSIDE:OUTSIDE:SIZE[,…] (default: root's in /etc/subuid, else 0:100000:65536)")
 	f.StringVar(&o.groupMap, "group-map", "", "group ids likewise (default: as --user-map, else root's in /etc/subgid)")
 	f.StringVar(&o.worker, "worker", "", "what the worker performs with: token (no capability on the host; Linux 6.9) or capability (default: token where the kernel has it)")
@@ -131,6 +142,7 @@ func (o *runOptions) flags(c *cobra.Command, byDefault string) {
 	complete("worker", worker.Kinds()...)
 	complete("worker-memory", daemon.MemoryWorkload, daemon.MemoryBroker)
 	complete("tracing", tracingView, tracingNone)
+	complete("symbols", symbolsValues...)
 	complete("net", "host", "private")
 	complete("pid", "host", "private")
 }
@@ -171,10 +183,13 @@ func (o *runOptions) config(args []string) (launch.Config, error) {
 	case tracingView:
 		cfg.Tracing = true
 		// Who may load any program may read the kernel's memory, and find them there.
-		cfg.Symbols = pol.Trusts()
+		cfg.Symbols = o.symbols == symbolsShow || o.symbols == symbolsTrusted && pol.Trusts()
 	case tracingNone:
 	default:
 		return cfg, fmt.Errorf("run: --tracing: %q is neither %s nor %s", o.tracing, tracingView, tracingNone)
+	}
+	if !slices.Contains(symbolsValues, o.symbols) {
+		return cfg, fmt.Errorf("run: --symbols: %q is none of %s", o.symbols, strings.Join(symbolsValues, ", "))
 	}
 	if o.worker != "" && !slices.Contains(worker.Kinds(), o.worker) {
 		return cfg, fmt.Errorf("run: --worker: %q is neither %s", o.worker, strings.Join(worker.Kinds(), " nor "))
