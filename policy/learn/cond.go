@@ -135,16 +135,21 @@ func (w *writer) cond(f *facts.Fact, b bound, group []*seen) *cond {
 
 // unknown notes that rules for the command don't ask for the fact.
 func (w *writer) unknown(o *Operation, f *facts.Fact) {
-	switch command := o.Facts.Command; {
-	case command == "obj_get" && strings.HasPrefix(f.Name, "object."), command == "link_get_fd_by_id" && f.Name == "object.own",
-		f.Name == "attach.prog_type": // they never know these
-	default:
-		why := o.Facts.Unknown.Why(f.Name)
-		if why == "" {
-			why = "the log has its beginning only"
-		}
-		w.note("%s: %s isn't asked for, as of some it isn't known: %s", command, f.Name, quote(shorter(why, 100)))
+	if never(o.Facts.Command, f) {
+		return
 	}
+	why := o.Facts.Unknown.Why(f.Name)
+	if why == "" {
+		why = "the log has its beginning only"
+	}
+	w.note("%s: %s isn't asked for, as of some it isn't known: %s", o.Facts.Command, f.Name, quote(shorter(why, 100)))
+}
+
+// never says that the command never knows the fact (package inspect): what is pinned at a
+// path, whose a link is, what type the program of a link has.
+func never(command string, f *facts.Fact) bool {
+	return command == "obj_get" && strings.HasPrefix(f.Name, "object.") || command == "link_get_fd_by_id" && f.Name == "object.own" ||
+		f.Name == "attach.prog_type"
 }
 
 func (w *writer) values(f *facts.Fact, b bound, group []*seen) *cond {

@@ -41,6 +41,7 @@ type Options struct {
 type Policy struct {
 	Text  []byte   // YAML
 	Rules int      // how many
+	Left  int      // how many operations aren't in it, as no rule can be
 	Notes []string // what the rules couldn't be made as narrow as what was seen, and why
 }
 
@@ -198,9 +199,17 @@ func (w *writer) rules(all []*seen) bool {
 		case s.Outcome == "ok" || s.Outcome == "gone" || s.Verdict == policy.Native:
 			worked = append(worked, s)
 		default:
+			if f := untold(&s.Operation); f != nil {
+				w.left += s.count
+				// To allow it would be to allow whatever isn't known, for nothing.
+				w.note("%s %s, which the kernel refused with %s, isn't in here: %s isn't known: %s", s.Facts.Command, quote(s.Facts.Kind()),
+					quote(s.Outcome), f.Name, quote(shorter(s.Facts.Unknown.Why(f.Name), 100)))
+				continue
+			}
 			refused = append(refused, s)
 		}
 	}
+	told := slices.Concat(worked, refused)
 	w.list = w.grouped(worked)
 	// What the kernel has refused is part of what the program does, such as finding out
 	// what the kernel has. It is kept apart from what worked, so that this isn't widened.
@@ -221,13 +230,13 @@ func (w *writer) rules(all []*seen) bool {
 	if len(w.list) > maxGroups {
 		return false
 	}
-	all = slices.DeleteFunc(slices.Clone(all), func(s *seen) bool { return whole(&s.Operation) })
+	told = slices.DeleteFunc(told, func(s *seen) bool { return whole(&s.Operation) })
 	for again := true; again; {
 		w.list = merged(w.list)
 		w.sort()
 		w.prune()
 		again = false
-		for _, s := range all {
+		for _, s := range told {
 			again = w.settle(&s.Operation) || again
 		}
 	}
@@ -243,6 +252,19 @@ func whole(o *Operation) bool {
 		}
 	}
 	return true
+}
+
+// untold is a fact of the operation that isn't known, though a rule would ask for it and
+// can't name the program by its digest instead; nil for none.
+func untold(o *Operation) *facts.Fact {
+	pinned := o.Facts.Prog.Digest != "" && known(o, facts.Find("prog.digest"))
+	for i := range facts.Table {
+		f := &facts.Table[i]
+		if bounds[f.Name] != 0 && f.Has(o.Facts.Command) && !known(o, f) && !never(o.Facts.Command, f) && !(pinned && strings.HasPrefix(f.Name, "prog.")) {
+			return f
+		}
+	}
+	return nil
 }
 
 // sort brings the rules into their order: by command; those that ask for digests, which
@@ -412,6 +434,7 @@ func (w *writer) impossible(all []*seen) []*rule {
 			groups[key] = append(groups[key], s)
 			continue
 		}
+		w.left += s.count
 		w.note("%s %s came out as %s: no rule can allow a type that bpfbroker doesn't know", s.Facts.Command, quote(s.Facts.Kind()), quote(s.Outcome))
 	}
 	var list []*rule

@@ -28,6 +28,7 @@ type writer struct {
 	exact  bool // no room to grow
 	list   []*rule
 	vars   []*variable
+	left   int // operations
 	notes  []string
 }
 
@@ -102,7 +103,7 @@ func (w *writer) policy() *Policy {
 		comment(&b, r.comment(), "  ")
 		w.writeRule(&b, r, "  ")
 	}
-	return &Policy{Text: []byte(b.String()), Rules: max(len(w.list), 1), Notes: w.notes}
+	return &Policy{Text: []byte(b.String()), Rules: max(len(w.list), 1), Left: w.left, Notes: w.notes}
 }
 
 // writeRule writes a rule as an element of a list.
