@@ -63,7 +63,11 @@ func relevant(f *facts.Fact, group []*seen) bool {
 		return !strings.HasSuffix(command, "_get_fd_by_id")
 	case "workload.netns_own":
 		return command == "prog_load" && any(func(f *facts.Facts) bool { return slices.Contains(packets, f.Prog.Type) })
-	case "attach.type", "prog.target_kind", "prog.target_module", "prog.target", "attach.prog_type", "attach.ifname", "attach.protocol", "attach.hook",
+	case "attach.ifname":
+		return numbered(group) || any(func(f *facts.Facts) bool { return f.Attach.Ifname != "" })
+	case "attach.prog_type":
+		return command != "prog_query"
+	case "attach.type", "prog.target_kind", "prog.target_module", "prog.target", "attach.protocol", "attach.hook",
 		"perf_event.tracepoint", "perf_event.function":
 		return any(func(x *facts.Facts) bool { return *f.At(x).(*string) != "" })
 	case "attach.functions":

@@ -116,7 +116,7 @@ func identity(o *Operation) string {
 	b.WriteByte(byte('0' + o.Verdict))
 	for i := range facts.Table {
 		f := &facts.Table[i]
-		if bounds[f.Name] == 0 && f.Name != "prog.digest" || !f.Has(o.Facts.Command) {
+		if bounds[f.Name] == 0 && f.Name != "prog.digest" && f.Name != "attach.ifindex" || !f.Has(o.Facts.Command) {
 			continue
 		}
 		part(f.Name)
@@ -255,12 +255,17 @@ func whole(o *Operation) bool {
 }
 
 // untold is a fact of the operation that isn't known, though a rule would ask for it and
-// can't name the program by its digest instead; nil for none.
+// can't name the program by its digest, or the interface by its number, instead; nil for
+// none.
 func untold(o *Operation) *facts.Fact {
 	pinned := o.Facts.Prog.Digest != "" && known(o, facts.Find("prog.digest"))
 	for i := range facts.Table {
 		f := &facts.Table[i]
-		if bounds[f.Name] != 0 && f.Has(o.Facts.Command) && !known(o, f) && !never(o.Facts.Command, f) && !(pinned && strings.HasPrefix(f.Name, "prog.")) {
+		switch {
+		case bounds[f.Name] == 0, !f.Has(o.Facts.Command), known(o, f), never(o.Facts.Command, f):
+		case pinned && strings.HasPrefix(f.Name, "prog."):
+		case f.Name == "attach.ifname" && o.Facts.Attach.Ifindex != 0: // it has a number
+		default:
 			return f
 		}
 	}
@@ -287,6 +292,8 @@ func (w *writer) sort() {
 			return 2
 		case r.reads("prog.digest"):
 			return 1
+		case r.reads("attach.ifindex"): // of what interface's name isn't known
+			return -1
 		}
 		return 0
 	}
@@ -382,6 +389,9 @@ func (w *writer) group(s *seen) string {
 			}
 			parts = append(parts, v)
 		}
+		// Without a program, or an interface, it is a look at what the kernel says to that.
+		ifname := facts.Find("attach.ifname")
+		parts = append(parts, fmt.Sprint(s.Facts.Attach.ProgType == "", known(&s.Operation, ifname)))
 		if w.o.Digests {
 			parts = append(parts, fmt.Sprint(known(&s.Operation, facts.Find("prog.digest"))))
 		}

@@ -38,6 +38,9 @@ func (w *writer) rule(group []*seen) *rule {
 		if w.o.Digests && command == "prog_load" && implied[f.Name] && len(digests(group)) > 0 {
 			continue
 		}
+		if f.Name == "attach.ifname" && numbered(group) {
+			f, b = facts.Find("attach.ifindex"), Values
+		}
 		if c := w.cond(f, b, group); c != nil {
 			r.conds = append(r.conds, c)
 		}
@@ -56,6 +59,13 @@ func (w *writer) rule(group []*seen) *rule {
 		r.add(s)
 	}
 	return r
+}
+
+// numbered says that the operations are at interfaces of which the numbers are known, and
+// not the names: there are none.
+func numbered(group []*seen) bool {
+	ifname := facts.Find("attach.ifname")
+	return !slices.ContainsFunc(group, func(s *seen) bool { return known(&s.Operation, ifname) || s.Facts.Attach.Ifindex == 0 })
 }
 
 // implied are facts that follow from a program's digest.
