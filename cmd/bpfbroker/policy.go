@@ -140,7 +140,8 @@ each with a reason, couldn't be found out.
 
 With --replay, decide anew on each operation in an audit log (bpfbroker run --audit), and
 print what would change. What the log doesn't have whole can't be told. A denial that
-answers as the kernel did is no change. Exit status 1: something would change, or may.`,
+answers as the kernel did is no change. Limits of what a workload holds aren't asked: a log
+doesn't tell what it held. Exit status 1: something would change, or may.`,
 		Example: `  # the cases in policies/cart.tests.yaml
   bpfbroker policy test policies/cart.yaml
 

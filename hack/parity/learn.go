@@ -88,7 +88,7 @@ func learned(ctx context.Context, o options, suite *suite, pkgs []string) error 
 func learnedReport(o options, rows []learnedRow) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Learned policies: the test suite of %s %s\n\n", modulePath, o.module)
-	fmt.Fprintf(&b, "Each package's tests run under `bpfbroker run %s --audit LOG`; `bpfbroker learn --from LOG` makes a policy of that; then they run under that policy. They must come out the same. Repeat with `make learn`.\n\n", o.runArgs)
+	fmt.Fprintf(&b, "Each package's tests run under `bpfbroker run %s --symbols show --audit LOG`; `bpfbroker learn --from LOG` makes a policy of that; then they run likewise under that policy. They must come out the same. Repeat with `make learn`.\n\n", o.runArgs)
 	fmt.Fprintf(&b, "Kernel %s. Counted are tests and subtests. Notes are what the policy says of itself that it isn't as narrow as what was seen.\n\n", sys.KernelRelease())
 	b.WriteString("| package | operations | rules | notes | passed, failed, skipped before | under what was learned | other outcome |\n|---|--:|--:|--:|--:|--:|--:|\n")
 	count := func(r results) string {
