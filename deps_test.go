@@ -54,6 +54,7 @@ var mayImport = map[string][]string{
 	"daemon":       {"audit", "btfnames", "facts", "helper", "internal/poller", "internal/sys", "ledger", "perform", "policy", "request", "tracing", "worker", "workload"},
 	"launch":       {"internal/sys", "tracing"},
 	"tracing":      {"internal/sys"},
+	"control":      {"internal/sys", "policy"},
 	"confine":      {"filter"},
 
 	"cmd/bpfbroker": {"…"},
@@ -65,7 +66,7 @@ var onlyIn = map[string][]string{
 	// of their own.
 	"unsafe":             {"internal/sys"},
 	"golang.org/x/sys/…": {"internal/sys", "hack/…", "bench/…"},
-	"syscall":            {"internal/sys", "internal/poller", "launch", "tracing", "daemon", "audit", "hack/…", "bench/…", "demo/…"}, // signals, exit statuses, locks of files
+	"syscall":            {"internal/sys", "internal/poller", "launch", "tracing", "daemon", "control", "audit", "hack/…", "bench/…", "demo/…"}, // signals, exit statuses, locks of files
 
 	"github.com/cilium/ebpf/…": {"audit", "digest/object", "hack/…", "demo/…"},
 	"cel.dev/…":                {"policy/load"},

@@ -49,6 +49,13 @@ type Keeper struct {
 
 	served bool // a daemon came to serve
 	failed bool // the last one didn't
+
+	policy  policy.Policy // that the next daemon serves by
+	fresh   bool          // it doesn't go on with the worker that there is
+	loaders bool          // the workload's filter is made for programs that load others
+
+	objects, netNS *os.File // as the daemon has them
+	succession
 }
 
 // Keep has a daemon serve the workload. It returns once calls are answered.
@@ -73,26 +80,15 @@ func Keep(w Workload) (*Keeper, error) {
 	}
 	defer objects.Close()
 	k := &Keeper{
-		args:  []string{"bpfbroker", Arg, "--id=" + w.ID, "--kind=" + string(w.Kind), "--policy=" + w.Policy.Name(), "--memory=" + w.Memory},
+		args:  []string{"bpfbroker", Arg, "--id=" + w.ID, "--kind=" + string(w.Kind), "--memory=" + w.Memory},
 		ready: make(chan error, 1), ended: make(chan error, 1),
+		loaders: w.Policy.Ceiling().Loaders(),
 	}
 	if k.ledger, err = ledger.Open(int(book.Fd())); err != nil {
 		return nil, err
 	}
 	files := map[string]*os.File{
 		fdListener: w.Listener, fdUserNS: w.UserNS, fdNetNS: w.NetNS, fdCgroup: w.Cgroup, fdOwn: w.Own, fdLedger: book, fdObjects: objects,
-	}
-	if rules, is := w.Policy.(*policy.Rules); is {
-		data, err := rules.Encode()
-		if err != nil {
-			return nil, err
-		}
-		f, err := sys.MemoryFile("bpfbroker-policy", data)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		files[fdPolicy] = f
 	}
 	if w.Audit != "" {
 		records, err := audit.Create()
@@ -102,6 +98,15 @@ func Keep(w Workload) (*Keeper, error) {
 		defer records.Close()
 		files[fdAudit], files[fdAuditStream] = records, audit.Stream(w.Audit)
 		k.args = append(k.args, "--audit="+w.Audit, "--audit-programs="+w.AuditPrograms)
+	}
+	for _, f := range []struct {
+		from *os.File
+		to   **os.File
+	}{{objects, &k.objects}, {w.NetNS, &k.netNS}} {
+		if *f.to, err = sys.Duplicate(int(f.from.Fd())); err != nil {
+			k.close()
+			return nil, fmt.Errorf("keep fd: %w", err)
+		}
 	}
 	for i, f := range w.Tasks {
 		files[fmt.Sprint(fdTasks, i)] = f
@@ -116,6 +121,10 @@ func Keep(w Workload) (*Keeper, error) {
 			return nil, fmt.Errorf("keep fd %q: %w", name, err)
 		}
 		k.names, k.files = append(k.names, name), append(k.files, fd)
+	}
+	if err := k.decideBy(w.Policy); err != nil {
+		k.close()
+		return nil, err
 	}
 	go k.keep()
 	if err := <-k.ready; err != nil {
@@ -147,12 +156,18 @@ func (k *Keeper) keep() {
 	var err error
 	var pace pace
 	for tries := 0; ; {
+		change := k.next()
 		var ready bool
-		if ready, err = k.daemon(); err == nil || !k.served {
+		if ready, err = k.daemon(change); err == nil || !k.served {
+			change.end(k, ready, errWorkloadEnded)
 			break
 		}
+		change.end(k, ready, err)
 		if ready {
 			tries = 0
+		}
+		if k.changing() { // which is why it ended
+			continue
 		}
 		if tries++; tries > maxFailures {
 			err = fmt.Errorf("%d daemons in a row ended: %w", tries, err)
@@ -164,7 +179,10 @@ func (k *Keeper) keep() {
 			time.Sleep(retry)
 		}
 	}
+	k.end()
+	k.one.Lock()
 	k.close() // the listener, too: calls fail from now on (ENOSYS)
+	k.one.Unlock()
 	if !k.served {
 		k.ready <- errors.Join(errors.New("serve the workload"), err)
 	}
@@ -175,11 +193,13 @@ func (k *Keeper) close() {
 	for _, f := range k.files {
 		f.Close()
 	}
+	k.objects.Close() // nil has nothing to close
+	k.netNS.Close()
 }
 
 // daemon runs one daemon to its end, and says whether it came to serve, and why it
-// ended before its workload.
-func (k *Keeper) daemon() (ready bool, err error) {
+// ended before its workload. change is what it is started for, nil: nothing.
+func (k *Keeper) daemon(change *change) (ready bool, err error) {
 	ours, theirs, err := sys.PacketPair()
 	if err != nil {
 		return false, err
@@ -190,6 +210,8 @@ func (k *Keeper) daemon() (ready bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("start daemon: %w", err)
 	}
+	k.serves(ours)
+	defer k.serves(nil)
 	var status error
 	for {
 		m, err := receive(ours)
@@ -205,7 +227,8 @@ func (k *Keeper) daemon() (ready bool, err error) {
 		case m.drop != "":
 			k.drop(m.drop)
 		case m.ready:
-			ready = true
+			ready, k.fresh = true, false
+			change.end(k, true, nil)
 			if !k.served {
 				k.served = true
 				k.ready <- nil
@@ -245,7 +268,7 @@ func (k *Keeper) start(socket *os.File) (pid int, err error) {
 	}
 	defer exe.Close()
 	pid, pidfd, err := (&sys.Spawn{
-		Exe: exe, Args: slices.Concat(k.args, []string{"--fds=" + string(names)}), Env: []string{"GOTRACEBACK=single", fmt.Sprintf("GOMAXPROCS=%d", max(4, runtime.NumCPU()))},
+		Exe: exe, Args: slices.Concat(k.args, []string{"--policy=" + k.policy.Name(), fmt.Sprint("--fresh=", k.fresh), "--fds=" + string(names)}), Env: []string{"GOTRACEBACK=single", fmt.Sprintf("GOMAXPROCS=%d", max(4, runtime.NumCPU()))},
 		Files: slices.Concat([]*os.File{null, null, os.Stderr, socket}, k.files),
 		Keep:  capabilities,
 	}).Start()

@@ -22,6 +22,8 @@ const storeFD = 3
 type Options struct {
 	ID, Kind, Policy, Memory, FDs string
 	Audit, AuditPrograms          string // as in Workload
+	// Fresh: a worker that another daemon has left is ended, not gone on with.
+	Fresh bool
 }
 
 // Whose memory a worker's own is, beside that of the objects that it makes, which
@@ -79,6 +81,7 @@ func serve(o Options, st store) error {
 	if err != nil {
 		return err
 	}
+	s.fresh = o.Fresh
 	if o.Audit != "" {
 		if err := s.startAudit(o.Audit, o.AuditPrograms); err != nil {
 			return err

@@ -27,6 +27,7 @@ type supervisor struct {
 	memory  string
 	store   store
 	files   map[string]*os.File // by their names in the store
+	fresh   bool                // the worker that there may be is of another policy
 	parent  *worker.Parent      // nil: no worker was started yet
 	exe     *os.File
 	probes  request.Probes
@@ -286,7 +287,7 @@ func (s *supervisor) serve(pid int, pidfd, channel *os.File, serving bool) *proc
 }
 
 // adopt finds the worker that a daemon before us has left; nil: there is none, or
-// none of this binary.
+// none that may go on.
 func (s *supervisor) adopt() *process {
 	worker, channel, exe := s.files[fdWorker], s.files[fdChannel], s.files[fdExe]
 	if worker == nil || channel == nil || exe == nil {
@@ -299,7 +300,7 @@ func (s *supervisor) adopt() *process {
 	delete(s.files, fdChannel)
 	pid, e := sys.PIDOf(int(worker.Fd()))
 	// One of another version may speak otherwise. What it leaves is in the ledger.
-	over := e != 0 || gone(worker) || !sys.SameBinary(int(exe.Fd()), int(s.exe.Fd()))
+	over := s.fresh || e != 0 || gone(worker) || !sys.SameBinary(int(exe.Fd()), int(s.exe.Fd()))
 	if over {
 		endOther(worker)
 	}

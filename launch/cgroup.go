@@ -1,7 +1,6 @@
 package launch
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -53,11 +52,11 @@ func callerCgroup() (*os.File, error) {
 	if !ok {
 		return nil, errors.New("own cgroup: this kernel has no cgroup v2")
 	}
-	mounts, err := readMounts()
+	mounts, err := sys.Mounts()
 	if err != nil {
 		return nil, err
 	}
-	if f := openCgroup(own, mounts, func(m mountLine) bool { return m.fsType == "cgroup2" }); f != nil {
+	if f := openCgroup(own, mounts, func(m sys.MountLine) bool { return m.Type == "cgroup2" }); f != nil {
 		return f, nil
 	}
 	fd, err := sys.MountCgroup2()
@@ -88,16 +87,16 @@ func callerCgroups() (map[string]string, error) {
 
 // openCgroup opens a cgroup's directory below a mount of its hierarchy; nil: there is
 // none that shows it.
-func openCgroup(path string, mounts []mountLine, of func(mountLine) bool) *os.File {
+func openCgroup(path string, mounts []sys.MountLine, of func(sys.MountLine) bool) *os.File {
 	for _, m := range mounts {
 		if !of(m) {
 			continue
 		}
-		rel, err := filepath.Rel(m.root, path)
+		rel, err := filepath.Rel(m.Root, path)
 		if err != nil || rel == ".." || strings.HasPrefix(rel, "../") {
 			continue // shows another part of the hierarchy
 		}
-		f, err := os.Open(filepath.Join(m.point, rel))
+		f, err := os.Open(filepath.Join(m.Point, rel))
 		if err != nil {
 			continue
 		}
@@ -283,37 +282,4 @@ func removeEmpty(path string) error {
 			return err
 		}
 	}
-}
-
-// mountLine is what we need of a line of mountinfo (proc_pid_mountinfo(5)). options are
-// the file system's.
-type mountLine struct{ root, point, fsType, options string }
-
-// readMounts lists the mounts of the calling thread's namespace.
-func readMounts() ([]mountLine, error) {
-	f, err := os.Open("/proc/thread-self/mountinfo")
-	if err != nil {
-		return nil, fmt.Errorf("list mounts: %w", err)
-	}
-	defer f.Close()
-	var out []mountLine
-	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, 1<<20)
-	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
-	for lines.Scan() {
-		head, tail, ok := strings.Cut(lines.Text(), " - ")
-		fields := strings.Fields(head)
-		if !ok || len(fields) < 5 {
-			continue
-		}
-		of := strings.Fields(tail)
-		if len(of) < 3 {
-			continue
-		}
-		out = append(out, mountLine{unescape.Replace(fields[3]), unescape.Replace(fields[4]), of[0], of[2]})
-	}
-	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("list mounts: %w", err)
-	}
-	return out, nil
 }

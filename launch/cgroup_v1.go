@@ -71,7 +71,7 @@ func callerCgroupsV1() (dirs []*os.File, err error) {
 	if err != nil {
 		return nil, err
 	}
-	mounts, err := readMounts()
+	mounts, err := sys.Mounts()
 	if err != nil {
 		return nil, err
 	}
@@ -80,9 +80,9 @@ func callerCgroupsV1() (dirs []*os.File, err error) {
 		if slices.ContainsFunc(list, func(c string) bool { return !slices.Contains(countedV1, c) }) {
 			continue
 		}
-		dir := openCgroup(path, mounts, func(m mountLine) bool {
-			options := strings.Split(m.options, ",")
-			return m.fsType == "cgroup" && !slices.ContainsFunc(list, func(c string) bool { return !slices.Contains(options, c) })
+		dir := openCgroup(path, mounts, func(m sys.MountLine) bool {
+			options := strings.Split(m.Options, ",")
+			return m.Type == "cgroup" && !slices.ContainsFunc(list, func(c string) bool { return !slices.Contains(options, c) })
 		})
 		if dir != nil {
 			dirs = append(dirs, dir)

@@ -333,17 +333,17 @@ func hideHostMounts() error {
 	if err := sys.ForkMountNS(); err != nil {
 		return err
 	}
-	mounts, err := readMounts()
+	mounts, err := sys.Mounts()
 	if err != nil {
 		return err
 	}
 	hidden := []string{"bpf", "cgroup", "cgroup2", "mqueue"}
 	for _, m := range slices.Backward(mounts) {
-		if slices.Contains(hidden, m.fsType) || m.point == cgroupMount {
+		if slices.Contains(hidden, m.Type) || m.Point == cgroupMount {
 			// EINVAL: gone with its parent, or locked, where we are in a container
 			// ourselves; then another mount covers it.
-			if err := sys.Detach(m.point); err != nil && err != error(syscall.EINVAL) && err != error(syscall.ENOENT) {
-				return fmt.Errorf("unmount the host's %s at %q: %w", m.fsType, m.point, err)
+			if err := sys.Detach(m.Point); err != nil && err != error(syscall.EINVAL) && err != error(syscall.ENOENT) {
+				return fmt.Errorf("unmount the host's %s at %q: %w", m.Type, m.Point, err)
 			}
 		}
 	}
@@ -516,6 +516,9 @@ func (w *Workload) Wait() (ExitStatus, error) {
 	<-w.ended
 	return w.exitStatus(), w.cgroup.kill(workloadLeaf)
 }
+
+// Kill kills all of the workload's processes; Wait tells of it.
+func (w *Workload) Kill() error { return w.cgroup.kill(workloadLeaf) }
 
 // Signal sends a signal to CMD. An error: it has ended.
 func (w *Workload) Signal(sig syscall.Signal) error {

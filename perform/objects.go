@@ -94,9 +94,9 @@ func (p *Performer) nextID(q *request.Request, r *Result) (int, sys.Errno) {
 	}
 }
 
-// Living lists the ids of all maps, programs or BTFs of the host, ascending.
+// Living lists the ids of all objects of a kind on the host, ascending.
 func Living(kind abi.Object) (ids []uint32) {
-	command := map[abi.Object]abi.Command{abi.Map: abi.MapGetNextID, abi.Prog: abi.ProgGetNextID, abi.BTF: abi.BTFGetNextID}[kind]
+	command := map[abi.Object]abi.Command{abi.Map: abi.MapGetNextID, abi.Prog: abi.ProgGetNextID, abi.BTF: abi.BTFGetNextID, abi.Link: abi.LinkGetNextID}[kind]
 	row := abi.RowOf(command)
 	start, next := row.Field("start_id"), row.Field("next_id")
 	var attr [sys.AttrRoom]byte
@@ -155,7 +155,7 @@ func (p *Performer) ownLink(fd int) bool {
 
 // openByID opens an object by its id, as the host.
 func openByID(kind abi.Object, id uint32) (int, sys.Errno) {
-	command := map[abi.Object]abi.Command{abi.Prog: abi.ProgGetFDByID, abi.BTF: abi.BTFGetFDByID, abi.Link: abi.LinkGetFDByID}[kind]
+	command := map[abi.Object]abi.Command{abi.Map: abi.MapGetFDByID, abi.Prog: abi.ProgGetFDByID, abi.BTF: abi.BTFGetFDByID, abi.Link: abi.LinkGetFDByID}[kind]
 	row := abi.RowOf(command)
 	var attr [sys.AttrRoom]byte
 	row.Fields[0].Put(attr[:], uint64(id))

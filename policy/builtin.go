@@ -27,6 +27,12 @@ func (b *constant) Needs(string) facts.Set       { return facts.Set{} }
 var deny = &constant{"deny", "allows nothing, and shows at the end what the command would have needed", false,
 	Decision{Verdict: Deny, Cause: ByRule, Rule: "deny", Message: "policy deny allows nothing"}, Ceiling{}}
 
+// Revoked is the policy of workloads whose rights were withdrawn. Users can't choose it.
+var Revoked Policy = revoked
+
+var revoked = &constant{"revoked", "", false,
+	Decision{Verdict: Deny, Cause: ByRule, Rule: "revoked", Message: "the workload's rights were withdrawn (bpfbroker revoke)"}, Ceiling{}}
+
 var trusted = &constant{"trusted", "allows everything, host-wide effects included: for programs that you would run as root", true,
 	Decision{Verdict: Allow, Cause: ByRule, Rule: "trusted", Message: "policy trusted allows everything"},
 	Ceiling{Commands: Any, Maps: Any, Progs: Any, Attachs: Any, KernelMemory: true, HostAdmin: "everything that root may do with bpf()"}}
@@ -79,11 +85,18 @@ func BuiltinSource(name string) ([]byte, bool) {
 	return text, err == nil
 }
 
+// Default is the policy of who names none. Of those that are of use, it is the one whose
+// programs see and change nothing but what is the workload's own.
+const Default = "network"
+
 // Builtin returns the built-in policy called name. The error of an unknown name
 // lists those that there are.
 func Builtin(name string) (Policy, error) {
 	if p := forTests(name); p != nil { // in builds for tests alone
 		return p, nil
+	}
+	if name == revoked.name {
+		return revoked, nil
 	}
 	for _, b := range builtins {
 		if b.name == name {

@@ -29,6 +29,9 @@ type learnOptions struct {
 	noLimits bool
 }
 
+// learnUnder is the policy under which a command is watched if no other is named.
+const learnUnder = "trusted"
+
 func learnCommand() *cobra.Command {
 	var o learnOptions
 	c := &cobra.Command{
@@ -76,7 +79,7 @@ Exit status: CMD's own; 125 if bpfbroker itself fails.`,
 			return executables(prefix), cobra.ShellCompDirectiveDefault
 		},
 	}
-	o.run.flags(c, "trusted")
+	o.run.flags(c, learnUnder)
 	f := c.Flags()
 	f.StringSliceVar(&o.from, "from", nil, "learn from this audit log, - for standard input; several, one after the other")
 	f.StringVar(&o.workload, "workload", "", "with --from, only from the workload with this id (default: all in the log)")
@@ -120,6 +123,9 @@ func (o *learnOptions) learn(c *cobra.Command, args []string) error {
 	}
 	if o.run.audit == "" {
 		o.run.audit = filepath.Join(dir, "log")
+	}
+	if o.run.policy == "" {
+		o.run.policy = learnUnder
 	}
 	id, status, err := o.run.run(args, c.ErrOrStderr())
 	if err != nil {

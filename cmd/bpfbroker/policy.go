@@ -53,7 +53,7 @@ Exit status: 0 if all is well, 1 if there are problems, 2 if it is called wrongl
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	usageErrors(c)
-	c.AddCommand(policyCheck(), policyTest(), policyCeiling(), policyShow(), policyList())
+	c.AddCommand(policyCheck(), policyTest(), policyApply(), policyCeiling(), policyShow(), policyList())
 	return c
 }
 
@@ -85,10 +85,15 @@ func eachPolicy(files []string, what string, look func(path string) (good bool))
 	return &exitError{fmt.Errorf("%d of %d policies %s", bad, len(files), what), exitProblems}
 }
 
-// findPolicy returns the built-in policy of that name, or the one in that file: what has a
-// slash, or ends in .yaml or .yml, is a file's path.
+// isFile says whether a policy is given by a file's path: it has a slash, or ends in .yaml
+// or .yml.
+func isFile(nameOrPath string) bool {
+	return strings.Contains(nameOrPath, "/") || strings.HasSuffix(nameOrPath, ".yaml") || strings.HasSuffix(nameOrPath, ".yml")
+}
+
+// findPolicy returns the built-in policy of that name, or the one in that file.
 func findPolicy(nameOrPath string) (policy.Policy, error) {
-	if !strings.Contains(nameOrPath, "/") && !strings.HasSuffix(nameOrPath, ".yaml") && !strings.HasSuffix(nameOrPath, ".yml") {
+	if !isFile(nameOrPath) {
 		return policy.Builtin(nameOrPath)
 	}
 	return load.File(nameOrPath)

@@ -28,6 +28,7 @@ import (
 type runOptions struct {
 	policy   string
 	decides  policy.Policy // what it names
+	watch    bool
 	net, pid string
 	worker   string
 	memory   string
@@ -58,7 +59,7 @@ var symbolsValues = []string{symbolsTrusted, symbolsShow, symbolsHide}
 func runCommand() *cobra.Command {
 	var o runOptions
 	c := &cobra.Command{
-		Use:   "run --policy POLICY [flags] -- CMD [ARGS…]",
+		Use:   "run [flags] -- CMD [ARGS…]",
 		Short: "Run a command without privileges, its bpf() calls brokered",
 		Long: `Run CMD as root of a new user namespace, without any capability on the host. Its
 bpf() calls, and those of all processes that it starts, are decided by the policy
@@ -72,6 +73,8 @@ directly. All that run creates is gone after it, but for that copy, which is for
 
 Policies:
 ` + policy.Describe() + `
+Without --policy it is ` + policy.Default + `, as its programs see and change nothing but what is the
+command's own; run says so.
 
 Exit status: CMD's own, or 128 and the signal's number where a signal ended it and
 the shell can't be told so; 125 if bpfbroker itself fails, 126 if CMD can't be
@@ -83,7 +86,7 @@ executed, 127 if there is no CMD.`,
   bpfbroker run --policy trusted --net private -- ./attach-xdp.sh
 
   # by rules of one's own
-  bpfbroker run --policy policies/agent.yaml -- ./agent
+  bpfbroker run --policy policies/agent.yaml --watch -- ./agent
 
   # what would this program need?
   bpfbroker run --policy deny -- bpftool feature probe
@@ -107,20 +110,16 @@ executed, 127 if there is no CMD.`,
 			return executables(prefix), cobra.ShellCompDirectiveDefault
 		},
 	}
-	o.flags(c, "")
+	o.flags(c, policy.Default)
 	return c
 }
 
-// flags are run's, and those of others that run a command; byDefault is the policy that
+// flags are run's, and those of others that run a command; byDefault says which policy
 // decides where none is chosen.
 func (o *runOptions) flags(c *cobra.Command, byDefault string) {
 	f := c.Flags()
 	f.SetInterspersed(false) // CMD's flags are CMD's, also without --
-	required := ""
-	if byDefault == "" {
-		required = " (required)"
-	}
-	f.StringVarP(&o.policy, "policy", "p", byDefault, "policy that decides CMD's operations: "+strings.Join(policy.Names(), ", ")+", or a YAML file's path"+required)
+	f.StringVarP(&o.policy, "policy", "p", "", "policy that decides CMD's operations: "+strings.Join(policy.Names(), ", ")+", or a YAML file's path (default: "+byDefault+")")
 	f.StringVar(&o.net, "net", "host", "network namespace: host (the caller's) or private (a new one, with lo)")
 	f.StringVar(&o.pid, "pid", "host", "pid namespace: host (the caller's) or private (a new one, with an init)")
 	f.StringVar(&o.tracing, "tracing", tracingView, "what CMD sees at /sys/kernel/tracing and /sys/kernel/debug: view (a copy of what tracing tools read) or none (what the host shows to all)")
@@ -131,7 +130,8 @@ func (o *runOptions) flags(c *cobra.Command, byDefault string) {
 	f.StringVar(&o.memory, "worker-memory", daemon.MemoryWorkload, "whose the worker's own memory is, some MiB: workload (who makes it grow pays for it) or broker (for a workload with a tight limit)")
 	f.StringVar(&o.audit, "audit", "", "log each decision to: a file, stdout, stderr, journald or syslog (default: nowhere)")
 	f.StringVar(&o.programs, "audit-programs", "", "directory for the instructions of programs where the policy says audit: full (default: with --audit FILE, FILE.programs)")
-	f.BoolVarP(&o.quiet, "quiet", "q", false, "don't list at the end what the policy denied")
+	f.BoolVar(&o.watch, "watch", false, "when the policy's file changes, apply it; one with mistakes isn't")
+	f.BoolVarP(&o.quiet, "quiet", "q", false, "don't say which policy is the default, nor list at the end what it denied")
 	complete := func(flag string, values ...string) {
 		err := c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 		if err != nil {
@@ -166,10 +166,11 @@ func executables(prefix string) []string {
 }
 
 // config checks the options, and makes of them what launch wants to know.
-func (o *runOptions) config(args []string) (launch.Config, error) {
+func (o *runOptions) config(args []string, stderr io.Writer) (launch.Config, error) {
 	cfg := launch.Config{Args: args}
-	if o.policy == "" {
-		return cfg, fmt.Errorf("run: no policy; choose one with --policy:\n%s", policy.Describe())
+	named := o.policy != ""
+	if !named {
+		o.policy = policy.Default
 	}
 	pol, err := findPolicy(o.policy)
 	if err != nil {
@@ -179,6 +180,9 @@ func (o *runOptions) config(args []string) (launch.Config, error) {
 		return cfg, fmt.Errorf("run: --policy: %w", err)
 	}
 	o.decides = pol
+	if o.watch && !isFile(o.policy) {
+		return cfg, fmt.Errorf("run: --watch: policy %q is built in and doesn't change; give a file's path with --policy", o.policy)
+	}
 	switch o.tracing {
 	case tracingView:
 		cfg.Tracing = true
@@ -237,6 +241,9 @@ func (o *runOptions) config(args []string) (launch.Config, error) {
 		cfg.Filter = append(cfg.Filter, sys.SockFilter(i))
 	}
 	cfg.ID = newID()
+	if !named && !o.quiet {
+		fmt.Fprintf(stderr, "bpfbroker: policy %s, as --policy names no other: %s\n", o.policy, policy.About(o.policy))
+	}
 	return cfg, nil
 }
 
@@ -290,7 +297,7 @@ func run(o runOptions, args []string, stderr io.Writer) error {
 
 // run runs the command, and tells how it ended; id is the workload's.
 func (o *runOptions) run(args []string, stderr io.Writer) (id string, status launch.ExitStatus, err error) {
-	cfg, err := o.config(args)
+	cfg, err := o.config(args, stderr)
 	if err != nil {
 		return "", status, err
 	}
@@ -330,6 +337,11 @@ func (o *runOptions) serve(cfg launch.Config, w *launch.Workload) (launch.ExitSt
 	if err := w.Listener().Close(); err != nil {
 		return none, ledger.Summary{}, err
 	}
+	stop, err := o.reachable(cfg, w, k)
+	if err != nil {
+		return none, ledger.Summary{}, err
+	}
+	defer stop()
 	if err := w.Release(); err != nil {
 		var notExecuted *launch.ExecError
 		if errors.As(err, &notExecuted) {

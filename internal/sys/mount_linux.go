@@ -42,6 +42,17 @@ func InMountNS(ns int, f func() error) error {
 	})
 }
 
+// InNetNS runs f on a thread that has entered the network namespace, and ends with f. f
+// must not start goroutines.
+func InNetNS(ns int, f func() error) error {
+	return onThread(func() error {
+		if err := unix.Setns(ns, unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("enter network namespace: %w", err)
+		}
+		return f()
+	})
+}
+
 // InOwnMountNS runs f on a thread whose mount namespace belongs to the process's user
 // namespace, and ends with f. f must not start goroutines.
 func InOwnMountNS(f func() error) error {
