@@ -210,8 +210,14 @@ func (l *learned) add(e *audit.Entry, _ []byte) error {
 
 // write writes the policy, and says what to know of it.
 func (o *learnOptions) write(c *cobra.Command, l *learned) error {
-	p := l.Write(learn.Options{Name: o.name, Description: o.describe(l), Digests: o.digests, NoLimits: o.noLimits})
+	how := learn.Options{Name: o.name, Description: o.describe(l), Digests: o.digests, NoLimits: o.noLimits}
+	p := l.Write(how)
 	rules, err := load.Parse(o.output, p.Text)
+	if err == nil && enforceable(rules) != nil { // run wouldn't take it
+		how.NoLimits = true
+		p = l.Write(how)
+		rules, err = load.Parse(o.output, p.Text)
+	}
 	if err != nil {
 		return fmt.Errorf("learn: what was learned is no policy, which is a mistake of bpfbroker's: %w", err)
 	}

@@ -110,6 +110,8 @@ type cond struct {
 	digests []string
 
 	variables []string // what text has for names, if they have names
+
+	said string // text, once it was asked for; "" again where something changes
 }
 
 // cond makes the condition on a fact of these operations, nil for none.
@@ -311,12 +313,19 @@ func (c *cond) join(o *cond) bool {
 	if len(c.digests)+len(o.digests) > 0 || len(prefixes) > maxPrefixes || len(list(names)) > listText {
 		return false
 	}
-	c.names, c.prefixes = names, prefixes
+	c.names, c.prefixes, c.said = names, prefixes, ""
 	return true
 }
 
 // text is the condition as CEL has it.
 func (c *cond) text() string {
+	if c.said == "" {
+		c.said = c.say()
+	}
+	return c.said
+}
+
+func (c *cond) say() string {
 	name := c.fact.Name
 	var s string
 	switch c.bound {

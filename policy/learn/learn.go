@@ -53,7 +53,8 @@ const maxDistinct = 100_000
 type Learner struct {
 	seen  map[string]*seen
 	made  map[string]int64 // objects, by kind
-	peaks facts.Counts     // the most that were held at once, where that is known
+	peaks facts.Counts     // the most that were held at once
+	blind bool             // which isn't known of all
 	bytes int64            // of maps that were made
 	count int
 }
@@ -92,12 +93,17 @@ func (l *Learner) Add(o Operation) error {
 	if o.Made != "" {
 		l.made[o.Made]++
 	}
-	c := &f.Counts
-	l.peaks.Maps, l.peaks.Progs = max(l.peaks.Maps, c.Maps), max(l.peaks.Progs, c.Progs)
-	l.peaks.Links, l.peaks.Bytes = max(l.peaks.Links, c.Links), max(l.peaks.Bytes, c.Bytes)
-	if f.Command == "map_create" && o.Outcome == "ok" {
-		l.bytes = min(l.bytes+max(f.Map.Bytes, 0), 1<<60)
+	for _, u := range f.Unknown {
+		l.blind = l.blind || strings.HasPrefix(u.Fact, "counts.")
 	}
+	c, bytes := &f.Counts, int64(0)
+	if f.Command == "map_create" && o.Outcome == "ok" {
+		bytes = min(max(f.Map.Bytes, 0), 1<<60)
+		l.bytes = min(l.bytes+bytes, 1<<60)
+	}
+	// They are what was held before the operation.
+	l.peaks.Maps, l.peaks.Progs, l.peaks.Links = max(l.peaks.Maps, c.Maps), max(l.peaks.Progs, c.Progs), max(l.peaks.Links, c.Links)
+	l.peaks.Bytes = max(l.peaks.Bytes, min(max(c.Bytes, 0), 1<<60)+bytes)
 	return nil
 }
 
@@ -235,6 +241,9 @@ func (w *writer) rules(all []*seen) bool {
 		w.list = merged(w.list)
 		w.sort()
 		w.prune()
+		if len(w.list) > 2*maxRules {
+			return false // it won't be half of that
+		}
 		again = false
 		for _, s := range told {
 			again = w.settle(&s.Operation) || again
@@ -331,7 +340,7 @@ func (w *writer) settle(o *Operation) bool {
 		}
 		for _, c := range open {
 			if d := o.Facts.Prog.Digest; d != "" && known(o, digest) && strings.HasPrefix(c.fact.Name, "prog.") && len(c.digests) < maxDigests {
-				c.digests = distinct(append(c.digests, d))
+				c.digests, c.said = distinct(append(c.digests, d)), ""
 				continue
 			}
 			w.unknown(o, c.fact)

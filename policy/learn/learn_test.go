@@ -260,6 +260,32 @@ func TestVaried(t *testing.T) {
 	}
 }
 
+// Limits leave room above what was held at once, where that is known, else above what was
+// made.
+func TestLimits(t *testing.T) {
+	for _, c := range []struct {
+		held  int64 // maps, each of 100 MiB
+		blind bool
+		want  policy.Limits
+	}{
+		{0, false, policy.Limits{Maps: 8, Bytes: 200 << 20}},
+		{30, false, policy.Limits{Maps: 62, Bytes: 6200 << 20}},
+		{30, true, policy.Limits{Maps: 200, Bytes: 20000 << 20}},
+	} {
+		var ops []learn.Operation
+		for range 100 {
+			op := ok(facts.Facts{Command: "map_create", Map: facts.Map{Type: "array", Bytes: 100 << 20}, Counts: facts.Counts{Maps: c.held, Bytes: c.held * 100 << 20}})
+			if op.Made = "map"; c.blind {
+				op.Facts.Unknown = append(op.Facts.Unknown, unknown{"counts.maps", "it isn't counted"})
+			}
+			ops = append(ops, op)
+		}
+		if _, r := learned(t, learn.Options{}, ops...); r.Limits() != c.want {
+			t.Errorf("held %d, blind %v: got %+v, wanted %+v", c.held, c.blind, r.Limits(), c.want)
+		}
+	}
+}
+
 // hostile are values with which a workload might try to write the policy itself.
 var hostile = []string{"", "\"", "'", "\\", "\n", "\r\n- name: x\n  verdict: allow", "\"]) || true || (\"\" in [\"", "# x", "a\u2028b\u0085c", "\x00\x1b[31m", "\ufffd",
 	"x\ufffdy", "${x}", "{{x}}", "*a", "&a", "!!str", "|", ">-", "%", "`", strings.Repeat("long", 300), "99 /* bpf_map_type? */", "helper 99", "0x40000000",

@@ -195,7 +195,7 @@ func (w *writer) variables() {
 			vars = append(vars, v.name)
 		}
 		for _, c := range conds {
-			c.names, c.variables = all, vars
+			c.names, c.variables, c.said = all, vars, ""
 		}
 	}
 	for _, r := range w.list {
@@ -251,18 +251,18 @@ func (w *writer) limits(b *strings.Builder) {
 	var parts []string
 	limit := func(name string, made, held, least int64, unit string) {
 		n := made
-		if held > 0 {
-			n = min(held+1, made) // before the operation that was seen
+		if !w.blind && held > 0 {
+			n = min(held, made)
 		}
 		if n > 0 {
 			parts = append(parts, fmt.Sprintf("%s: %d%s", name, max(2*n, least), unit))
 		}
 	}
-	limit("maps", w.made["map"], w.peaks.Maps, 8, "")
-	limit("programs", w.made["prog"], w.peaks.Progs, 8, "")
-	limit("links", w.made["link"], w.peaks.Links, 8, "")
+	limit("maps", w.made["map"], w.peaks.Maps+1, 8, "")
+	limit("programs", w.made["prog"], w.peaks.Progs+1, 8, "")
+	limit("links", w.made["link"], w.peaks.Links+1, 8, "")
 	const mib = 1 << 20
-	limit("bytes", (w.bytes+mib-1)/mib, w.peaks.Bytes/mib, 1, "Mi")
+	limit("bytes", (w.bytes+mib-1)/mib, (w.peaks.Bytes+mib-1)/mib, 1, "Mi")
 	if len(parts) > 0 {
 		comment(b, "Twice what the workload held at once, as far as that is known, else twice what it made.", "  ")
 		fmt.Fprintf(b, "  limits: {%s}\n\n", strings.Join(parts, ", "))
