@@ -111,7 +111,7 @@ func (o *learnOptions) learn(c *cobra.Command, args []string) error {
 		if err := readLogs(c, o.from, audit.Filter{Workload: o.workload}, l.add); err != nil {
 			return fmt.Errorf("learn: %w", err)
 		}
-		return o.write(c, l)
+		return o.write(c, l, fmt.Sprintf("%s: %d workloads, %d operations", strings.Join(o.from, ", "), len(l.workloads), l.Count()))
 	}
 	dir, err := os.MkdirTemp("", "bpfbroker-learn-") // mode 0700
 	if err != nil {
@@ -127,6 +127,7 @@ func (o *learnOptions) learn(c *cobra.Command, args []string) error {
 	if o.run.policy == "" {
 		o.run.policy = learnUnder
 	}
+	o.run.recorded = true
 	id, status, err := o.run.run(args, c.ErrOrStderr())
 	if err != nil {
 		return err
@@ -134,7 +135,7 @@ func (o *learnOptions) learn(c *cobra.Command, args []string) error {
 	if err := readLogs(c, rotated(o.run.audit), audit.Filter{Workload: id}, l.add); err != nil {
 		return fmt.Errorf("learn: %w", err)
 	}
-	if err := o.write(c, l); err != nil {
+	if err := o.write(c, l, "a run of "+filepath.Base(args[0])); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(dir); err != nil { // as Exit doesn't return
@@ -209,8 +210,8 @@ func (l *learned) add(e *audit.Entry, _ []byte) error {
 }
 
 // write writes the policy, and says what to know of it.
-func (o *learnOptions) write(c *cobra.Command, l *learned) error {
-	how := learn.Options{Name: o.name, Description: o.describe(l), Digests: o.digests, NoLimits: o.noLimits}
+func (o *learnOptions) write(c *cobra.Command, l *learned, from string) error {
+	how := learn.Options{Name: o.name, Description: "learned from " + from, Digests: o.digests, NoLimits: o.noLimits}
 	p := l.Write(how)
 	rules, err := load.Parse(o.output, p.Text)
 	if err == nil && enforceable(rules) != nil { // run wouldn't take it
@@ -262,13 +263,6 @@ func asPolicy(file string) string {
 		return file
 	}
 	return "./" + file
-}
-
-func (o *learnOptions) describe(l *learned) string {
-	if len(o.from) > 0 {
-		return fmt.Sprintf("learned from %s: %d workloads, %d operations", strings.Join(o.from, ", "), len(l.workloads), l.Count())
-	}
-	return "learned from a run of " + o.name
 }
 
 // store writes the file at once, or not at all.

@@ -28,6 +28,7 @@ import (
 type runOptions struct {
 	policy   string
 	decides  policy.Policy // what it names
+	recorded bool          // all that it allows goes to the log
 	watch    bool
 	net, pid string
 	worker   string
@@ -178,6 +179,11 @@ func (o *runOptions) config(args []string, stderr io.Writer) (launch.Config, err
 	}
 	if err := enforceable(pol); err != nil {
 		return cfg, fmt.Errorf("run: --policy: %w", err)
+	}
+	if rules, is := pol.(*policy.Rules); is && o.recorded {
+		if pol, err = rules.Recorded(); err != nil {
+			return cfg, fmt.Errorf("run: --policy: %w", err)
+		}
 	}
 	o.decides = pol
 	if o.watch && !isFile(o.policy) {
