@@ -35,9 +35,11 @@ type Config struct {
 
 	Ledger *ledger.Ledger
 	Audit  *audit.Writer // nil: no log is kept
-	Known  *workload.Known
-	Policy policy.Policy
-	Probes request.Probes
+	// Holdings are where is counted what the workload holds; nil: the policy doesn't ask.
+	Holdings *workload.Holdings
+	Known    *workload.Known
+	Policy   policy.Policy
+	Probes   request.Probes
 }
 
 const (
@@ -139,6 +141,9 @@ type thread struct {
 	reader    *request.Reader
 	inspector inspect.Inspector
 	performer *perform.Performer
+	host      *helper.Client // where what the workload holds is counted
+
+	claim workload.Held // room that is taken for what the call makes; Kind 0: none
 
 	newPerformer func(*arena.Arena) *perform.Performer // for calls within one
 }
@@ -160,6 +165,13 @@ func (b *Broker) newThread() (*thread, error) {
 	host := b.channel.NewClient(&t.channelFD, b.cfg.Ledger.Bell())
 	if t.target, err = workload.NewTarget(own, &t.listener, b.cfg.Known, host); err != nil {
 		return nil, err
+	}
+	if h := b.cfg.Holdings; h != nil {
+		t.host = host
+		t.target.Count = func() (facts.Counts, error) {
+			err := h.Forget(host.Lives)
+			return h.Counts(), err
+		}
 	}
 	t.reader = request.NewReader(t.mem, b.cfg.Probes)
 	t.inspector.Workload, t.inspector.CPUs = b.cfg.Known.Workload, b.cfg.Known.CPUs
@@ -363,7 +375,8 @@ func (t *thread) handle(n *notify.Notification, redo *perform.Redo) {
 	}
 
 	f := t.facts(q, n)
-	d := t.cfg.Policy.Decide(f)
+	d := t.decide(q, f)
+	defer t.unclaimed()
 	t.pad.Decided(f, t.cfg.Policy.Name(), &d)
 	switch d.Verdict {
 	case policy.Allow:
@@ -389,6 +402,7 @@ func (t *thread) handle(n *notify.Notification, redo *perform.Redo) {
 	}
 	value, e, there := reply.Deliver(&t.listener, n, t.target, q, r, func() {
 		t.slot.Handing(t.target.Describe(r.FD, q.Row.Returns.FD, q.Row.Makes()))
+		t.made(t.slot.Object.ID)
 		t.reached(stepHanding)
 	})
 	t.reached(stepHanded)
@@ -488,7 +502,7 @@ func (t *thread) drop() {
 func (t *thread) facts(q *request.Request, n *notify.Notification) *facts.Facts {
 	needs := t.cfg.Policy.Needs(q.Row.Name)
 	if t.pad != nil {
-		needs = facts.All()
+		needs.Union(recorded)
 	}
 	f := t.inspector.Request(q, needs, t.target)
 	f.Workload.Thread = int64(n.TID)

@@ -299,7 +299,8 @@ func (l *loading) SysBPF(cmd abi.Command, attr uint64, size uint32, mem *loader.
 		return -int(e), err
 	}
 	f := l.facts(q, l.n)
-	d := l.cfg.Policy.Decide(f)
+	d := l.decide(q, f)
+	defer l.unclaimed()
 	l.pad.Decided(f, l.cfg.Policy.Name(), &d)
 	if d.Verdict != policy.Allow {
 		return -int(l.deny(from, q, f, &d)), nil
@@ -312,8 +313,9 @@ func (l *loading) SysBPF(cmd abi.Command, attr uint64, size uint32, mem *loader.
 		e = r.Errno
 	}
 	l.slot.Object = ledger.Object{}
-	if l.pad != nil && fd >= 0 && e == 0 {
+	if (l.pad != nil || l.claim.Kind != 0) && fd >= 0 && e == 0 {
 		l.slot.Object = l.target.Describe(fd, q.Row.Returns.FD, true)
+		l.made(l.slot.Object.ID)
 	}
 	l.ended(q, r, e, true)
 	switch {

@@ -79,6 +79,11 @@ func Keep(w Workload) (*Keeper, error) {
 		return nil, err
 	}
 	defer objects.Close()
+	holdings, err := workload.CreateHoldings()
+	if err != nil {
+		return nil, err
+	}
+	defer holdings.Close()
 	k := &Keeper{
 		args:  []string{"bpfbroker", Arg, "--id=" + w.ID, "--kind=" + string(w.Kind), "--memory=" + w.Memory},
 		ready: make(chan error, 1), ended: make(chan error, 1),
@@ -88,7 +93,7 @@ func Keep(w Workload) (*Keeper, error) {
 		return nil, err
 	}
 	files := map[string]*os.File{
-		fdListener: w.Listener, fdUserNS: w.UserNS, fdNetNS: w.NetNS, fdCgroup: w.Cgroup, fdOwn: w.Own, fdLedger: book, fdObjects: objects,
+		fdListener: w.Listener, fdUserNS: w.UserNS, fdNetNS: w.NetNS, fdCgroup: w.Cgroup, fdOwn: w.Own, fdLedger: book, fdObjects: objects, fdHoldings: holdings,
 	}
 	if w.Audit != "" {
 		records, err := audit.Create()

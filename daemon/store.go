@@ -18,8 +18,9 @@ const (
 	fdOwn      = "own"      // and of the workload's
 	fdTasks    = "tasks"    // and a number: the file of that name of a cgroup of v1
 	fdLedger   = "ledger"
-	fdPolicy   = "policy"  // what policy.Decode reads, if the policy has rules
-	fdObjects  = "objects" // workload.Objects
+	fdPolicy   = "policy"   // what policy.Decode reads, if the policy has rules
+	fdObjects  = "objects"  // workload.Objects
+	fdHoldings = "holdings" // workload.Holdings
 	// Of a workload with an audit log:
 	fdAudit       = "audit"       // the book
 	fdAuditStream = "auditstream" // what the log is written to, if that is a stream

@@ -21,19 +21,20 @@ import (
 
 // supervisor keeps one workload served.
 type supervisor struct {
-	id      string
-	kind    worker.Kind
-	policy  policy.Policy
-	memory  string
-	store   store
-	files   map[string]*os.File // by their names in the store
-	fresh   bool                // the worker that there may be is of another policy
-	parent  *worker.Parent      // nil: no worker was started yet
-	exe     *os.File
-	probes  request.Probes
-	objects *workload.Objects
-	ledger  *ledger.Ledger
-	known   *workload.Known
+	id       string
+	kind     worker.Kind
+	policy   policy.Policy
+	memory   string
+	store    store
+	files    map[string]*os.File // by their names in the store
+	fresh    bool                // the worker that there may be is of another policy
+	parent   *worker.Parent      // nil: no worker was started yet
+	exe      *os.File
+	probes   request.Probes
+	objects  *workload.Objects
+	ledger   *ledger.Ledger
+	holdings *workload.Holdings // nil: the policy doesn't have them counted
+	known    *workload.Known
 	// Lists of the kernel's names, nil where they aren't needed: see lists.
 	names, tracepoints *os.File
 	netNS              uint64
@@ -70,7 +71,7 @@ const (
 // newSupervisor prepares for a workload whose fds are files.
 func newSupervisor(id string, kind worker.Kind, pol policy.Policy, memory string, st store, files map[string]*os.File) (*supervisor, error) {
 	s := &supervisor{id: id, kind: kind, policy: pol, memory: memory, store: st, files: files, probes: request.KernelProbes()}
-	for _, name := range []string{fdListener, fdUserNS, fdNetNS, fdCgroup, fdLedger, fdObjects} {
+	for _, name := range []string{fdListener, fdUserNS, fdNetNS, fdCgroup, fdLedger, fdObjects, fdHoldings} {
 		if files[name] == nil {
 			return nil, fmt.Errorf("workload %q: there is no fd %q", id, name)
 		}
@@ -84,6 +85,11 @@ func newSupervisor(id string, kind worker.Kind, pol policy.Policy, memory string
 	}
 	if s.objects, err = workload.OpenObjects(int(files[fdObjects].Fd()), perform.Living); err != nil {
 		return nil, err
+	}
+	if pol.Counts() {
+		if s.holdings, err = workload.OpenHoldings(int(files[fdHoldings].Fd())); err != nil {
+			return nil, err
+		}
 	}
 	userNS, e1 := sys.Inode(int(files[fdUserNS].Fd()))
 	var e2 sys.Errno
@@ -227,7 +233,7 @@ func (s *supervisor) start() (*process, error) {
 		pid, fd, err = s.parent.Start(worker.Config{
 			Known: s.known, Kind: s.kind, Policy: s.policy, Probes: s.probes, Exe: s.exe,
 			Listener: s.files[fdListener], Channel: theirs, Ledger: s.files[fdLedger], Names: s.names, Tracepoints: s.tracepoints,
-			Audit: s.files[fdAudit], Rules: s.files[fdPolicy],
+			Audit: s.files[fdAudit], Rules: s.files[fdPolicy], Holdings: s.counted(),
 			UserNS: s.files[fdUserNS], Cgroup: cgroup, Tasks: s.tasks(),
 		})
 	}
@@ -260,6 +266,14 @@ func (s *supervisor) start() (*process, error) {
 	return p, nil
 }
 
+// counted is the memory for what the workload holds, nil where it isn't counted.
+func (s *supervisor) counted() *os.File {
+	if s.holdings == nil {
+		return nil
+	}
+	return s.files[fdHoldings]
+}
+
 // tasks are the files of that name of the worker's cgroups of v1.
 func (s *supervisor) tasks() (out []*os.File) {
 	for i := 0; ; i++ {
@@ -282,7 +296,7 @@ func (s *supervisor) forget(name string) {
 func (s *supervisor) serve(pid int, pidfd, channel *os.File, serving bool) *process {
 	return &process{pid: pid, pidfd: pidfd, channel: channel, server: helper.Serve(helper.Config{
 		Socket: channel, Known: s.known, Policy: s.policy, Objects: s.objects, Bell: s.ledger.Bell(), Probes: s.probes,
-		Audit: s.audit, Worker: pid, NetNS: s.netNS, Serving: serving,
+		Audit: s.audit, Holdings: s.holdings, Worker: pid, NetNS: s.netNS, Serving: serving,
 	})}
 }
 

@@ -129,7 +129,7 @@ func (c *Client) send(full func(), p []byte, fds ...int) error {
 				sys.Pause(time.Millisecond)
 			}
 		default:
-			if p[0] == kindCall {
+			if p[0] == kindCall || p[0] == kindLives {
 				atomic.AddUint32(c.bell, 1)
 				sys.Wake(c.bell)
 			}

@@ -291,6 +291,8 @@ func TestHostilePackets(t *testing.T) {
 		"fds that aren't there": {one(Call{Call: next, Numbers: []int32{3}, Segments: segment}), 0},
 		"fds of nothing":        {one(Call{Call: next, Segments: segment}), 2},
 		"more fds than it says": {one(Call{Call: next, HasNetNS: true, Segments: segment}), maxFDs},
+		"half a question":       {[]byte{kindLives, 1, 0}, 0},
+		"half an object":        {[]byte{kindLives, 1, 0, 0, 0, 1, 0, 0}, 0},
 		"a bpffs of nothing":    {[]byte{kindBPFFS}, 1},
 	} {
 		p := newPair(t, trusted(t))

@@ -11,6 +11,7 @@ import (
 
 	"github.com/bpfbroker/bpfbroker/abi"
 	"github.com/bpfbroker/bpfbroker/audit"
+	"github.com/bpfbroker/bpfbroker/facts"
 	"github.com/bpfbroker/bpfbroker/inspect"
 	"github.com/bpfbroker/bpfbroker/internal/arena"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
@@ -31,6 +32,8 @@ type Config struct {
 	Worker  int    // the worker's process id
 	NetNS   uint64 // inode of the workload's network namespace
 	Known   *workload.Known
+	// Holdings are what the workload holds, if that is counted; else nil.
+	Holdings *workload.Holdings
 	// Serving says that the worker served before, for another daemon.
 	Serving bool
 }
@@ -124,6 +127,9 @@ func (s *Server) run() error {
 	t.performer = perform.NewForHost(t.mem, s.cfg.Objects)
 	t.call.server = t
 	t.call.Files = workload.FilesOf(s.cfg.Known)
+	if h := s.cfg.Holdings; h != nil {
+		t.call.Count = func() (facts.Counts, error) { return h.Living(lives), nil }
+	}
 	for i := range t.call.fds {
 		t.call.fds[i] = -1
 	}
@@ -213,6 +219,8 @@ func (t *server) packet(b []byte, fds []int) error {
 		for _, fd := range fds {
 			t.made(fd)
 		}
+	case kindLives:
+		return t.lives(b)
 	case kindCall:
 		t.call.reset()
 		if err := parseCall(b, &t.call.Call); err != nil {

@@ -23,6 +23,7 @@ const (
 	kindError            // why the worker can't serve: text
 	kindDone             // daemon to worker: an errno, 4 bytes
 	kindGo               // daemon to worker: serve
+	kindLives            // which objects live, is asked: see appendLives
 	kindAgain            // daemon to worker: it is another one now, and may not have said kindGo
 )
 

@@ -109,6 +109,16 @@ func Living(kind abi.Object) (ids []uint32) {
 	}
 }
 
+// Lives says whether there is a map, program or link of that id.
+func Lives(kind abi.Object, id uint32) bool {
+	fd, e := openByID(kind, id)
+	if e != 0 {
+		return e != sys.ENOENT // it can't be opened now, but it is there
+	}
+	sys.Close(fd)
+	return true
+}
+
 // visibleID says whether the workload may see the object of this kind and id.
 func (p *Performer) visibleID(kind abi.Object, id uint32) bool {
 	if p.objects.Owns(kind, id) {

@@ -22,6 +22,7 @@ func (b *constant) Name() string                 { return b.name }
 func (b *constant) Trusts() bool                 { return b.trusts }
 func (b *constant) Ceiling() Ceiling             { return b.ceiling }
 func (b *constant) Decide(*facts.Facts) Decision { return b.decision }
+func (b *constant) Counts() bool                 { return false }
 func (b *constant) Needs(string) facts.Set       { return facts.Set{} }
 
 var deny = &constant{"deny", "allows nothing, and shows at the end what the command would have needed", false,

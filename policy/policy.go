@@ -3,6 +3,9 @@
 package policy
 
 import (
+	"fmt"
+	"strings"
+
 	"github.com/bpfbroker/bpfbroker/facts"
 )
 
@@ -49,6 +52,13 @@ type Limits struct {
 	Insns              int64 // of one program
 }
 
+// counted says whether there are limits of what a workload holds.
+func (l *Limits) counted() bool { return l != nil && (l.Maps|l.Progs|l.Links|l.Bytes) != 0 }
+
+// MaxLimit is the largest limit of maps, programs and links: what more a workload holds
+// isn't counted.
+const MaxLimit = 100_000
+
 // Decision is a verdict with its reason.
 type Decision struct {
 	Verdict Verdict
@@ -57,7 +67,23 @@ type Decision struct {
 	Message string // one sentence for the operator
 	Errno   uint32 // of a denial; 0: EPERM
 	Audit   Audit
-	Limits  *Limits // of the rule, nil: none
+	// Limits are those of the rule, and All those of the whole workload: of what it holds.
+	// nil: there are none. Who performs looks at them, see Exceeds.
+	Limits, All *Limits
+}
+
+// Exceeds is the denial of an operation that the decision allows, but for a limit of
+// what: "maps". held is how many, or how much, the workload holds already.
+func (d *Decision) Exceeds(ofRule bool, what string, limit, held int64) Decision {
+	n := *d
+	n.Verdict, n.Cause, n.Errno = Deny, ByLimit, 0
+	by := strings.TrimSuffix(d.Message, allowsIt)
+	whose := "to this workload"
+	if ofRule {
+		whose = "by this rule"
+	}
+	n.Message = fmt.Sprintf("%s allows no more than %d %s %s; it holds %d", by, limit, what, whose, held)
+	return n
 }
 
 // Policy decides operations. Implementations are safe for use by many
@@ -71,6 +97,9 @@ type Policy interface {
 	Ceiling() Ceiling
 	// Needs are the facts that Decide looks at for a command. Others may be missing.
 	Needs(command string) facts.Set
+	// Counts says whether what the workload holds must be counted: for limits, or for
+	// rules that look at it.
+	Counts() bool
 	// Trusts says that the workload is trusted with everything that root may do
 	// with bpf().
 	Trusts() bool

@@ -70,6 +70,7 @@ type Rules struct {
 	set     *expr.Set
 	byName  map[string]*forCommand
 	ceiling Ceiling
+	counts  bool
 	now     func() time.Time
 }
 
@@ -113,6 +114,13 @@ func New(spec Spec) (*Rules, error) {
 		}
 	}
 	r.ceiling = r.derive()
+	r.counts = r.spec.Limits.counted() || slices.ContainsFunc(spec.Rules, func(r Rule) bool { return r.Limits.counted() })
+	for _, f := range r.byName {
+		r.counts = r.counts || f.needs.Any("counts.")
+	}
+	if r.counts {
+		r.byName["map_create"].needs.Add("map.bytes") // to count it
+	}
 	return r, nil
 }
 
@@ -137,9 +145,12 @@ func (r *Rules) add(spec *Rule, vars []facts.Set) error {
 		}
 		c.needs = spec.When.Facts(vars)
 	}
-	verb := map[Verdict]string{Allow: "allows it", Deny: "denies it", Native: "leaves it to the kernel"}[spec.Verdict]
-	c.decision = Decision{Verdict: spec.Verdict, Cause: ByRule, Rule: spec.Name, Errno: spec.Errno, Audit: spec.Audit, Limits: spec.Limits,
-		Message: fmt.Sprintf("policy %q: rule %q%s %s", r.spec.Name, spec.Name, c.place, verb)}
+	verb := map[Verdict]string{Allow: allowsIt, Deny: " denies it", Native: " leaves it to the kernel"}[spec.Verdict]
+	c.decision = Decision{Verdict: spec.Verdict, Cause: ByRule, Rule: spec.Name, Errno: spec.Errno, Audit: spec.Audit,
+		Message: fmt.Sprintf("policy %q: rule %q%s%s", r.spec.Name, spec.Name, c.place, verb)}
+	if spec.Verdict == Allow && (spec.Limits.counted() || r.spec.Limits.counted()) {
+		c.decision.Limits, c.decision.All = spec.Limits, &r.spec.Limits
+	}
 	commands := spec.Commands
 	if commands == nil {
 		commands = Commands()
@@ -153,9 +164,6 @@ func (r *Rules) add(spec *Rule, vars []facts.Set) error {
 		f.expires = f.expires || !spec.Expires.IsZero()
 		f.needs.Union(c.needs)
 		for _, l := range []*Limits{spec.Limits, &r.spec.Limits} {
-			if l != nil && l.Bytes > 0 && name == "map_create" {
-				f.needs.Add("map.bytes")
-			}
 			if l != nil && l.Insns > 0 && name == "prog_load" {
 				f.needs.Add("prog.insns")
 			}
@@ -172,6 +180,9 @@ func (r *Rules) add(spec *Rule, vars []facts.Set) error {
 	return nil
 }
 
+// allowsIt ends the message of a rule that allows an operation.
+const allowsIt = " allows it"
+
 func place(file string, line int) string {
 	if file == "" || line == 0 {
 		return ""
@@ -181,6 +192,7 @@ func place(file string, line int) string {
 
 func (r *Rules) Name() string     { return r.spec.Name }
 func (r *Rules) Trusts() bool     { return false }
+func (r *Rules) Counts() bool     { return r.counts }
 func (r *Rules) Ceiling() Ceiling { return r.ceiling }
 
 // Limits are those of the whole workload.

@@ -24,7 +24,7 @@ import (
 type Options struct {
 	ID, Known, Kind, Policy, Probes string
 	// Fds of Config's files of these names; 0: nil.
-	Audit, Rules, Names, Tracepoints int
+	Audit, Rules, Holdings, Names, Tracepoints int
 }
 
 // Executed by fd, a worker would be called by the fd's number in ps, and what it
@@ -110,8 +110,15 @@ func serve(o Options) error {
 			return err
 		}
 	}
+	var holdings *workload.Holdings
+	if o.Holdings != 0 {
+		if holdings, err = workload.TakeHoldings(o.Holdings); err != nil {
+			return err
+		}
+		sys.Close(o.Holdings)
+	}
 	b, err := broker.New(broker.Config{Listener: listenerFD, Channel: channelFD, Token: token,
-		Ledger: book, Audit: records, Known: known, Policy: pol, Probes: probes})
+		Ledger: book, Holdings: holdings, Audit: records, Known: known, Policy: pol, Probes: probes})
 	if err != nil {
 		return err
 	}

@@ -104,6 +104,7 @@ type Config struct {
 	// Tracepoints are workload.Tracepoints, nil for none.
 	Tracepoints *os.File
 	Rules       *os.File   // what policy.Decode makes the policy of; nil: it has no rules
+	Holdings    *os.File   // memory of workload.Holdings; nil: nothing is counted
 	Audit       *os.File   // the workload's audit book; nil: no log is kept
 	UserNS      *os.File   // the workload's user namespace
 	Cgroup      *os.File   // directory of the worker's cgroup (v2)
@@ -191,7 +192,7 @@ func start(cfg Config, null *os.File) (pid, pidfd int, err error) {
 	for _, f := range []struct {
 		flag string
 		file *os.File
-	}{{"audit", cfg.Audit}, {"rules", cfg.Rules}, {"names", cfg.Names}, {"tracepoints", cfg.Tracepoints}} {
+	}{{"audit", cfg.Audit}, {"rules", cfg.Rules}, {"holdings", cfg.Holdings}, {"names", cfg.Names}, {"tracepoints", cfg.Tracepoints}} {
 		if f.file != nil {
 			s.Args, s.Files = append(s.Args, fmt.Sprintf("--%s=%d", f.flag, len(s.Files))), append(s.Files, f.file)
 		}

@@ -34,7 +34,7 @@ func CgroupPath(fd int) (string, error) {
 	if e != 0 {
 		return "", e
 	}
-	return Files{&Known{Cgroup: sys.FileID{Dev: id.Dev}}}.CgroupPath(fd)
+	return FilesOf(&Known{Cgroup: sys.FileID{Dev: id.Dev}}).CgroupPath(fd)
 }
 
 // Owner knows which objects are the workload's.
@@ -44,10 +44,14 @@ type Owner interface {
 
 // Files answers what is asked of files that the calling thread has: it is part of an
 // inspect.Place.
-type Files struct{ known *Known }
+type Files struct {
+	known *Known
+	// Count says what the workload holds; nil: nobody counts.
+	Count func() (facts.Counts, error)
+}
 
 // FilesOf returns the Files of a workload.
-func FilesOf(k *Known) Files { return Files{k} }
+func FilesOf(k *Known) Files { return Files{known: k} }
 
 // ObjectInfo implements inspect.Place.
 func (f Files) ObjectInfo(n int, info []byte) sys.Errno { return perform.ObjectInfo(n, info) }
@@ -140,7 +144,10 @@ func (f Files) Tracepoint(id uint64) (string, error) {
 
 // Counts implements inspect.Place.
 func (f Files) Counts() (facts.Counts, error) {
-	return facts.Counts{}, errors.New("what the workload holds isn't counted")
+	if f.Count == nil {
+		return facts.Counts{}, errors.New("what the workload holds isn't counted")
+	}
+	return f.Count()
 }
 
 // FileShared implements inspect.Place. Every file is: that others can't execute one would

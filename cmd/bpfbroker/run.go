@@ -386,23 +386,12 @@ func summarize(w io.Writer, policyName string, r ledger.Summary) {
 	}
 }
 
-// enforceable refuses a policy whose author relies on what doesn't exist yet: limits but
-// that of instructions, and shared objects.
+// enforceable refuses a policy whose author relies on what doesn't exist yet: shared
+// objects.
 func enforceable(p policy.Policy) error {
 	r, is := p.(*policy.Rules)
-	if !is || slices.Contains(policy.Names(), p.Name()) { // those say so themselves
+	if !is || len(r.Spec().Share) == 0 {
 		return nil
 	}
-	counted := func(l *policy.Limits) bool { return l != nil && (l.Maps|l.Progs|l.Links|l.Bytes) != 0 }
-	spec := r.Spec()
-	what := ""
-	switch {
-	case counted(&spec.Limits), slices.ContainsFunc(spec.Rules, func(r policy.Rule) bool { return counted(r.Limits) }):
-		what = "limits of maps, programs, links and bytes"
-	case len(spec.Share) > 0:
-		what = "shared objects"
-	default:
-		return nil
-	}
-	return fmt.Errorf("policy %q has %s, which this version doesn't enforce; take them out of %s", p.Name(), what, spec.File)
+	return fmt.Errorf("policy %q has shared objects, which this version doesn't have; take them out of %s", p.Name(), r.Spec().File)
 }

@@ -26,6 +26,7 @@ func workerCommand() *cobra.Command {
 	c.Flags().StringVar(&o.Probes, "probes", "", "the kernel's numbers of its probe PMUs")
 	c.Flags().IntVar(&o.Audit, "audit", 0, "fd of the audit book, if there is one")
 	c.Flags().IntVar(&o.Rules, "rules", 0, "fd of the policy's rules, if it has any")
+	c.Flags().IntVar(&o.Holdings, "holdings", 0, "fd of memory for what the workload holds, if that is counted")
 	c.Flags().IntVar(&o.Names, "names", 0, "fd of the index of the kernel's types, if there is one")
 	c.Flags().IntVar(&o.Tracepoints, "tracepoints", 0, "fd of the list of tracepoints, if there is one")
 	return c

@@ -405,6 +405,14 @@ func (d *document) limits(n *yaml.Node, l *policy.Limits) {
 		field{"links", false, func(n *yaml.Node) { d.number(n, "links", &l.Links, false) }},
 		field{"bytes", false, func(n *yaml.Node) { d.number(n, "bytes", &l.Bytes, true) }},
 		field{"instructions", false, func(n *yaml.Node) { d.number(n, "instructions", &l.Insns, false) }})
+	for _, of := range []struct {
+		what string
+		is   int64
+	}{{"maps", l.Maps}, {"programs", l.Progs}, {"links", l.Links}} {
+		if of.is > policy.MaxLimit {
+			d.node(n, "a limit of %d %s; the largest is %d: leave it out, or say how many bytes", of.is, of.what, policy.MaxLimit)
+		}
+	}
 	if n.Kind == yaml.MappingNode && len(n.Content) == 0 {
 		d.node(n, "limits are empty")
 	}

@@ -127,7 +127,10 @@ func TestParse(t *testing.T) {
 		got := p.Decide(&c.f)
 		now = was
 		limits := fmt.Sprint(got.Limits != nil && c.want.Limits != nil && *got.Limits == *c.want.Limits || got.Limits == c.want.Limits)
-		got.Limits, c.want.Limits = nil, nil
+		if got.All != nil && *got.All != p.Spec().Limits {
+			t.Errorf("%s: limits of the workload: %+v", c.f.Command, got.All)
+		}
+		got.Limits, c.want.Limits, got.All = nil, nil, nil
 		if got != c.want || limits != "true" {
 			t.Errorf("%s: got\n%+v (limits as wanted: %s), wanted\n%+v", c.f.Command, got, limits, c.want)
 		}

@@ -1,0 +1,76 @@
+package broker
+
+import (
+	"strings"
+
+	"github.com/bpfbroker/bpfbroker/abi"
+	"github.com/bpfbroker/bpfbroker/facts"
+	"github.com/bpfbroker/bpfbroker/policy"
+	"github.com/bpfbroker/bpfbroker/request"
+	"github.com/bpfbroker/bpfbroker/workload"
+)
+
+// decide asks the policy, and where it limits what the workload holds, takes room for
+// what the call makes: unclaimed follows.
+func (t *thread) decide(q *request.Request, f *facts.Facts) policy.Decision {
+	d := t.cfg.Policy.Decide(f)
+	if t.cfg.Holdings == nil || d.Verdict != policy.Allow || !q.Row.Makes() {
+		return d
+	}
+	o := workload.Held{Kind: q.Row.Returns.FD, Rule: workload.RuleNumber(d.Rule)}
+	switch o.Kind {
+	case abi.Map:
+		o.Bytes = f.Map.Bytes
+	case abi.Prog, abi.Link:
+	default:
+		return d
+	}
+	h := t.cfg.Holdings
+	full := h.Claim(o, counts(d.Limits), counts(d.All))
+	if full != nil && h.Forget(t.host.Lives) == nil { // some may have died
+		full = h.Claim(o, counts(d.Limits), counts(d.All))
+	}
+	if full != nil {
+		return d.Exceeds(full.OfRule, full.What, full.Limit, full.Held)
+	}
+	t.claim = o
+	return d
+}
+
+// counts are limits as they are compared with what is held.
+func counts(l *policy.Limits) *facts.Counts {
+	if l == nil {
+		return nil
+	}
+	return &facts.Counts{Maps: l.Maps, Progs: l.Progs, Links: l.Links, Bytes: l.Bytes}
+}
+
+// made notes that what room was taken for is there. Whoever gets it has to come later: an
+// object that isn't counted could be held for good.
+func (t *thread) made(id uint64) {
+	if t.claim.Kind == 0 {
+		return
+	}
+	t.claim.ID = uint32(id)
+	t.cfg.Holdings.Keep(t.claim)
+	t.claim = workload.Held{}
+}
+
+// unclaimed gives room back that wasn't needed.
+func (t *thread) unclaimed() {
+	if t.claim.Kind != 0 {
+		t.cfg.Holdings.Drop(t.claim)
+		t.claim = workload.Held{}
+	}
+}
+
+// recorded are the facts that an audit log has: all but those that would have the daemon
+// asked at each operation.
+var recorded = func() (s facts.Set) {
+	for i, f := range facts.Table {
+		if !strings.HasPrefix(f.Name, "counts.") {
+			s.AddNumber(i)
+		}
+	}
+	return s
+}()
