@@ -74,7 +74,7 @@ func (r *Replay) Add(e *Entry) {
 		return
 	}
 	why := now.Message
-	was.Message, now.Message, was.Limits, now.Limits, was.Audit, now.Audit = "", "", nil, nil, 0, 0
+	was.Message, now.Message, was.Limits, now.Limits, now.All, was.Audit, now.Audit = "", "", nil, nil, nil, 0, 0
 	key := changeKey{f.Command, f.Kind(), was, now, e.Outcome, untold}
 	c := r.byKey[key]
 	if c == nil {

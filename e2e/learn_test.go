@@ -16,7 +16,7 @@ import (
 func learnFrom(t *testing.T, kind string, c *exec.Cmd, flags ...string) (file, out string, ok bool) {
 	t.Helper()
 	file = filepath.Join(t.TempDir(), "learned.yaml")
-	c.Args = slices.Concat([]string{broker, "learn", "--no-limits", "--worker=" + kind, "-o", file}, flags, []string{"--", c.Path}, c.Args[1:])
+	c.Args = slices.Concat([]string{broker, "learn", "--worker=" + kind, "-o", file}, flags, []string{"--", c.Path}, c.Args[1:])
 	c.Path = broker
 	var stdout, stderr bytes.Buffer
 	c.Stdout, c.Stderr = &stdout, &stderr
@@ -230,7 +230,7 @@ func TestLearnDenied(t *testing.T) {
 		return "bpftool map create /sys/fs/bpf/" + typ + " type " + typ + " key 4 value 4 entries 1 name m; "
 	}
 	c := installed(t, "sh", "-c", create("array")+create("prog_array"))
-	c.Args = slices.Concat([]string{broker, "learn", "--policy=observe", "--no-limits", "-o", file, "--", c.Path}, c.Args[1:])
+	c.Args = slices.Concat([]string{broker, "learn", "--policy=observe", "-o", file, "--", c.Path}, c.Args[1:])
 	c.Path = broker
 	out, err := c.CombinedOutput()
 	if err == nil || !strings.Contains(string(out), `denied, so not learned: 1 times "map_create prog_array"`) {

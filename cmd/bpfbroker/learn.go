@@ -211,14 +211,8 @@ func (l *learned) add(e *audit.Entry, _ []byte) error {
 
 // write writes the policy, and says what to know of it.
 func (o *learnOptions) write(c *cobra.Command, l *learned, from string) error {
-	how := learn.Options{Name: o.name, Description: "learned from " + from, Digests: o.digests, NoLimits: o.noLimits}
-	p := l.Write(how)
+	p := l.Write(learn.Options{Name: o.name, Description: "learned from " + from, Digests: o.digests, NoLimits: o.noLimits})
 	rules, err := load.Parse(o.output, p.Text)
-	if err == nil && enforceable(rules) != nil { // run wouldn't take it
-		how.NoLimits = true
-		p = l.Write(how)
-		rules, err = load.Parse(o.output, p.Text)
-	}
 	if err != nil {
 		return fmt.Errorf("learn: what was learned is no policy, which is a mistake of bpfbroker's: %w", err)
 	}

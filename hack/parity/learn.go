@@ -48,7 +48,7 @@ func learned(ctx context.Context, o options, suite *suite, pkgs []string) error 
 		row := learnedRow{name: pkg}
 		row.before = suite.repeat(ctx, where(append(strings.Fields(o.runArgs), "--audit="+log)...), pkg, o)
 		fmt.Printf("%-20s before   %s\n", pkg, row.before)
-		cmd := exec.CommandContext(ctx, broker, "learn", "--no-limits", "--name=learned", "--from="+log, "-o", file)
+		cmd := exec.CommandContext(ctx, broker, "learn", "--name=learned", "--from="+log, "-o", file)
 		out, err := cmd.CombinedOutput()
 		if err != nil {
 			return fmt.Errorf("%v: %w\n%s", cmd.Args, err, out)

@@ -54,7 +54,8 @@ type Learner struct {
 	seen  map[string]*seen
 	made  map[string]int64 // objects, by kind
 	peaks facts.Counts     // the most that were held at once
-	blind bool             // which isn't known of all
+	told  bool             // what was held, by any operation: most logs don't
+	blind bool             // and not by all
 	bytes int64            // of maps that were made
 	count int
 }
@@ -90,7 +91,7 @@ func (l *Learner) Add(o Operation) error {
 		l.seen[key] = &seen{o, 1, l.count}
 	}
 	l.count++
-	if o.Made != "" {
+	if slices.Contains(makers, f.Command) {
 		l.made[o.Made]++
 	}
 	for _, u := range f.Unknown {
@@ -101,11 +102,15 @@ func (l *Learner) Add(o Operation) error {
 		bytes = min(max(f.Map.Bytes, 0), 1<<60)
 		l.bytes = min(l.bytes+bytes, 1<<60)
 	}
+	l.told = l.told || c.Maps|c.Progs|c.Links|c.Bytes != 0
 	// They are what was held before the operation.
 	l.peaks.Maps, l.peaks.Progs, l.peaks.Links = max(l.peaks.Maps, c.Maps), max(l.peaks.Progs, c.Progs), max(l.peaks.Links, c.Links)
 	l.peaks.Bytes = max(l.peaks.Bytes, min(max(c.Bytes, 0), 1<<60)+bytes)
 	return nil
 }
+
+// makers are the commands that make what is limited; others open it.
+var makers = []string{"map_create", "prog_load", "link_create", "raw_tracepoint_open"}
 
 // Count is how many operations were taken.
 func (l *Learner) Count() int { return l.count }

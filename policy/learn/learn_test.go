@@ -268,7 +268,8 @@ func TestLimits(t *testing.T) {
 		blind bool
 		want  policy.Limits
 	}{
-		{0, false, policy.Limits{Maps: 8, Bytes: 200 << 20}},
+		{0, false, policy.Limits{Maps: 200, Bytes: 20000 << 20}}, // it isn't told
+		{1, false, policy.Limits{Maps: 8, Bytes: 400 << 20}},
 		{30, false, policy.Limits{Maps: 62, Bytes: 6200 << 20}},
 		{30, true, policy.Limits{Maps: 200, Bytes: 20000 << 20}},
 	} {

@@ -251,10 +251,10 @@ func (w *writer) limits(b *strings.Builder) {
 	var parts []string
 	limit := func(name string, made, held, least int64, unit string) {
 		n := made
-		if !w.blind && held > 0 {
+		if w.told && !w.blind && held > 0 {
 			n = min(held, made)
 		}
-		if n > 0 {
+		if n > 0 && (unit != "" || 2*n <= policy.MaxLimit) { // more can't be limited
 			parts = append(parts, fmt.Sprintf("%s: %d%s", name, max(2*n, least), unit))
 		}
 	}
