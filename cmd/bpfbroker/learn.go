@@ -81,7 +81,7 @@ Exit status: CMD's own; 125 if bpfbroker itself fails.`,
 	}
 	o.run.flags(c, learnUnder)
 	f := c.Flags()
-	f.StringSliceVar(&o.from, "from", nil, "learn from this audit log, - for standard input; several, one after the other")
+	f.StringArrayVar(&o.from, "from", nil, "learn from this audit log, - for standard input; several, one after the other")
 	f.StringVar(&o.workload, "workload", "", "with --from, only from the workload with this id (default: all in the log)")
 	f.StringVarP(&o.output, "output", "o", "", "file to write, - for standard output (default: NAME.yaml)")
 	f.StringVar(&o.name, "name", "", "the policy's name (default: that of CMD, of -o's file or of the log)")
@@ -112,6 +112,9 @@ func (o *learnOptions) learn(c *cobra.Command, args []string) error {
 			return fmt.Errorf("learn: %w", err)
 		}
 		return o.write(c, l, fmt.Sprintf("%s: %d workloads, %d operations", strings.Join(o.from, ", "), len(l.workloads), l.Count()))
+	}
+	if o.run.watch {
+		return errors.New("learn: --watch: what is learned is of one policy; leave it out")
 	}
 	dir, err := os.MkdirTemp("", "bpfbroker-learn-") // mode 0700
 	if err != nil {
