@@ -403,3 +403,64 @@ func FuzzSmallest(f *testing.F) {
 		decides(t, r, &op, &learn.Policy{Text: []byte(text)})
 	})
 }
+
+// TestOtherwise: of any operation, what a rule speaks of can't be otherwise, and the reason
+// names it.
+func TestOtherwise(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 7))
+	tried := map[string]int{}
+	for range 3000 {
+		op := generated(r, 1, []string{"a", "b"})[0]
+		op.Verdict, op.Outcome, op.Cut, op.Facts.Unknown = policy.Allow, "ok", facts.Set{}, nil
+		l := learn.New()
+		if l.Add(op) != nil {
+			continue
+		}
+		p := l.Write(learn.Options{Name: "x", NoLimits: true})
+		rules, err := load.Parse("x.yaml", p.Text)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, p.Text)
+		}
+		if d := rules.Decide(&op.Facts); d.Verdict != policy.Allow {
+			continue // a type that isn't known
+		}
+		_, cond, _ := strings.Cut(string(p.Text), "commands: ["+op.Facts.Command)
+		cond, _, _ = strings.Cut(cond, "verdict:")
+		var spoken []string // of these facts, and other words
+		for _, w := range strings.FieldsFunc(cond, func(r rune) bool { return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyz_.", r) }) {
+			for _, method := range []string{".all", ".starts", ".matches"} {
+				w = strings.TrimSuffix(w, method)
+			}
+			spoken = append(spoken, w)
+		}
+		for i := range facts.Table {
+			fact := &facts.Table[i]
+			if !fact.Has(op.Facts.Command) || !slices.Contains(spoken, fact.Name) {
+				continue
+			}
+			f := op.Facts.Clone()
+			switch p := fact.At(&f).(type) {
+			case *string:
+				*p = "something else"
+			case *[]string:
+				*p = append(*p, "something else")
+			case *int64:
+				if *p > 1<<60 {
+					continue
+				}
+				*p = max(*p, 0)*8 + 4096
+			case *bool:
+				*p = !*p
+			default:
+				continue
+			}
+			tried[fact.Name]++
+			if d := rules.Decide(&f); d.Verdict == policy.Allow || !strings.Contains(d.Message, fact.Name) {
+				t.Fatalf("%s: decided %v: %s\n%s", fact.Name, d.Verdict, d.Message, p.Text)
+			}
+		}
+	}
+	if len(tried) < 30 {
+		t.Errorf("only %d facts were tried: %v", len(tried), tried)
+	}
+}
