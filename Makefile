@@ -26,7 +26,7 @@ TOOLS       ?=
 TESTS       ?= ./...
 
 .DEFAULT_GOAL := build
-.PHONY: help build deps check test demo bench parity tools fuzz storm kill chaos attack flood crowd race differential kernel docs govulncheck clean
+.PHONY: help build deps check test demo bench parity learn tools fuzz storm kill chaos attack flood crowd race differential kernel docs govulncheck clean
 
 help:
 	@echo 'make build        bin/bpfbroker, static'
@@ -36,6 +36,7 @@ help:
 	@echo 'make test         check, and all tests; TESTS="./filter ./abi" for some'
 	@echo 'make bench        costs of a call, as ratios: docs/results/bench.md'
 	@echo 'make parity       the test suite of cilium/ebpf, brokered: docs/results/parity.md'
+	@echo 'make learn        the same under the policies that are learned from it: docs/results/learn.md'
 	@echo 'make tools        real tools and programs, each as root and brokered: docs/results/tools.md'
 	@echo 'make fuzz         every fuzz target for FUZZTIME=$(FUZZTIME)'
 	@echo 'make storm        STORM=$(STORM) calls from targets that take signals'
@@ -80,6 +81,9 @@ bench: deps build
 parity: build
 	go run ./hack/parity $(PARITY)
 	go run ./hack/parity -run-args '--policy trusted --net private --worker capability' -report docs/results/parity-capability.md $(PARITY)
+
+learn: build
+	go run ./hack/parity -learn docs/results/learn.md $(PARITY)
 
 # For the other kind of worker: docs/results/tools-capability.md.
 tools: build

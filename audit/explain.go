@@ -3,11 +3,10 @@ package audit
 import (
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
 
-	"github.com/bpfbroker/bpfbroker/facts"
 	"github.com/bpfbroker/bpfbroker/policy"
+	"github.com/bpfbroker/bpfbroker/policy/learn"
 )
 
 // Explain says why an operation was denied: what a loader prints where the verifier's
@@ -48,76 +47,7 @@ func ExplainRecord(w io.Writer, e *Entry) {
 	}
 }
 
-// notSaid are facts that hardly tell one operation from another, though they may differ
-// each time: numbers of objects, and what follows from other facts.
-var notSaid = map[string]bool{
-	"map.key_size": true, "map.value_size": true, "map.bytes": true, "prog.map_ids": true, "prog.target_prog": true, "prog.digest": true,
-	"attach.prog_id": true, "attach.ifindex": true, "attach.offsets": true, "attach.pid": true, "perf_event.pid": true, "perf_event.cpu": true,
-	"perf_event.offset": true, "object.id": true, "token": true,
-}
-
-// atMost are numbers that a rule bounds.
-var atMost = map[string]bool{"map.max_entries": true, "prog.insns": true}
-
 // SmallestRule is the rule, as YAML, that allows the operation, and others only if they
 // are alike in all that a rule should be about: not what the workload says of itself,
 // and no numbers of objects.
-func SmallestRule(e *Entry) string {
-	var when []string
-	for _, i := range factsOf(e.Facts.Command) {
-		fact := &facts.Table[i]
-		if (fact.Name == "prog.helpers" || fact.Name == "prog.kfuncs") && !e.Has.HasNumber(int(i)) && e.Facts.Unknown.Why(fact.Name) == "" {
-			when = append(when, "size("+fact.Name+") == 0") // what a program calls is what it can do
-			continue
-		}
-		if !e.Has.HasNumber(int(i)) || e.Cut.HasNumber(int(i)) || fact.Says || fact.On == nil || notSaid[fact.Name] {
-			continue
-		}
-		switch p := fact.At(&e.Facts).(type) {
-		case *string:
-			when = append(when, fact.Name+" == "+quote(*p))
-		case *int64:
-			op := " == "
-			if atMost[fact.Name] {
-				op = " <= "
-			}
-			when = append(when, fact.Name+op+strconv.FormatInt(*p, 10))
-		case *bool:
-			when = append(when, fact.Name) // only what is true is in a record
-		case *[]string:
-			var names []string
-			for _, s := range *p {
-				names = append(names, quote(s))
-			}
-			when = append(when, fact.Name+".all(x, x in ["+strings.Join(names, ", ")+"])")
-		}
-	}
-	name := strings.TrimSuffix(strings.Join([]string{"allow", clean(e.Facts.Command), clean(e.Facts.Kind())}, "-"), "-")
-	var b strings.Builder
-	fmt.Fprintf(&b, "- name: %s\n  commands: [%s]\n", name, clean(e.Facts.Command))
-	if len(when) > 0 {
-		b.WriteString("  when: >-\n")
-		for i, c := range when {
-			if i < len(when)-1 {
-				c += " &&"
-			}
-			fmt.Fprintf(&b, "    %s\n", c)
-		}
-	}
-	b.WriteString("  verdict: allow\n")
-	return b.String()
-}
-
-// quote is a string as CEL has it. It has no line of its own, and nothing that YAML
-// would read otherwise in a folded block.
-func quote(s string) string { return strconv.QuoteToASCII(s) }
-
-// clean is a name without what YAML could take for something else.
-func clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r == '_' || r == '-' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' {
-			return r
-		}
-		return '_'
-	}, s)
-}
+func SmallestRule(e *Entry) string { return learn.Smallest(&e.Facts, e.Cut) }

@@ -23,8 +23,9 @@ const (
 	pointPrefix = "tracepoints-"
 )
 
-// lists opens what the policy's facts take. What can't be made is missing: facts are
-// unknown then.
+// lists opens what the policy's facts take, and those of the audit log, where there is one:
+// who learns from it, or replays it, asks for names. What can't be made is missing: facts
+// are unknown then.
 func (s *supervisor) lists() {
 	build := sync.OnceValues(tracing.Build)
 	open := func(prefix string, make func() ([]byte, error)) *os.File {
@@ -39,10 +40,11 @@ func (s *supervisor) lists() {
 		}
 		return f
 	}
-	if needs := s.policy.Needs("prog_load"); needs.Has("prog.kfuncs") || needs.Any("prog.target") {
+	logged := s.files[fdAudit] != nil
+	if needs := s.policy.Needs("prog_load"); logged || needs.Has("prog.kfuncs") || needs.Any("prog.target") {
 		s.names = open(namesPrefix, func() ([]byte, error) { return typeNames(kernelBTF) })
 	}
-	if s.policy.Needs("perf_event_open").Has("perf_event.tracepoint") {
+	if logged || s.policy.Needs("perf_event_open").Has("perf_event.tracepoint") {
 		s.tracepoints = open(pointPrefix, tracing.Tracepoints)
 	}
 	if s.tracepoints == nil {

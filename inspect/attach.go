@@ -49,12 +49,8 @@ func (i *Inspector) attachedProg() {
 		if f.ZeroIsNone && n == 0 {
 			return // none is named
 		}
-		if file := q.File(n); file != nil && file.Kind == abi.Map {
-			return // of a struct_ops
-		}
-		if err := i.is(n, abi.Prog); err != nil {
-			unknown(err)
-			return
+		if file := q.File(n); file == nil || file.Kind&abi.Prog == 0 {
+			return // of a struct_ops it is a map; else none, which the kernel refuses
 		}
 		if err := i.ask(n, "id", &abi.ProgInfo); err != nil {
 			unknown(err)

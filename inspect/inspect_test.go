@@ -142,10 +142,7 @@ attach.cgroup=/`},
 			return e.bpf(abi.ProgAttach, values{"target_fd": 4, "attach_bpf_fd": 3, "attach_type": attachType("cgroup_device")})
 		}, `attach.type=cgroup_device
 attach.cgroup? 4: not there
-attach.cgroup_inside? 4: not there
-attach.prog_id? fd 3 is no prog
-attach.prog_type? fd 3 is no prog
-attach.prog_own? fd 3 is no prog`},
+attach.cgroup_inside? 4: not there`},
 		{"prog_attach in the network namespace", func(e *env) *request.Request {
 			e.object(3, abi.Prog, values{"type": value(abi.ProgTypes, "flow_dissector"), "id": 9})
 			e.place.Owned = map[abi.Object][]uint32{abi.Prog: {8}}

@@ -26,6 +26,9 @@ func (r *Rules) derive() Ceiling {
 	}
 	c.Progs = r.values("prog_load", "prog.type", abi.ProgTypes)
 	c.Attachs = r.values("prog_load", "prog.attach_type", abi.AttachTypes)
+	if c.Progs.Has("struct_ops") && !c.Attachs.Empty() {
+		c.Attachs = Any // of those it is a member's number, which a token takes for an attach type
+	}
 	for _, t := range tracing {
 		c.KernelMemory = c.KernelMemory || c.Progs.Has(t)
 	}

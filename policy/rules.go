@@ -215,6 +215,24 @@ func (r *Rules) WithClock(now func() time.Time) *Rules {
 	return &c
 }
 
+// Recorded is the policy with all that it allows in the audit log, also where its rules
+// say none.
+func (r *Rules) Recorded() (*Rules, error) {
+	spec := r.spec
+	spec.Rules = slices.Clone(spec.Rules)
+	for i := range spec.Rules {
+		if u := &spec.Rules[i]; u.Audit == AuditNone {
+			u.Audit = AuditSummary
+		}
+	}
+	c, err := New(spec)
+	if err != nil {
+		return nil, err
+	}
+	c.now = r.now
+	return c.WithSource(r.source), nil
+}
+
 // Needs are the facts that the rules for a command read.
 func (r *Rules) Needs(command string) facts.Set {
 	if f := r.byName[command]; f != nil {

@@ -125,9 +125,10 @@ CEL's types, rules that never decide, conditions that cost too much.`,
 }
 
 func policyTest() *cobra.Command {
+	var log, workload string
 	c := &cobra.Command{
-		Use:   "test FILE…",
-		Short: "Ask policies the cases beside them",
+		Use:   "test FILE… | test --replay AUDITLOG NAME|FILE…",
+		Short: "Ask policies the cases beside them, or what is in an audit log",
 		Long: `Ask each policy the cases in the file beside it: of NAME.yaml, NAME.tests.yaml. A case has
 facts, and what the policy must decide:
 
@@ -140,10 +141,22 @@ facts, and what the policy must decide:
 
 Facts that aren't given are zero. Beside verdict (allow, deny, native), want may have rule,
 cause (rule, default, limit, error), errno, and a part of the message. Facts of "unknown",
-each with a reason, couldn't be found out.`,
-		Example: `  bpfbroker policy test policies/cart.yaml`,
-		Args:    cobra.MinimumNArgs(1),
+each with a reason, couldn't be found out.
+
+With --replay, decide anew on each operation in an audit log (bpfbroker run --audit), and
+print what would change. What the log doesn't have whole can't be told. A denial that
+answers as the kernel did is no change. Limits of what a workload holds aren't asked: a log
+doesn't tell what it held. Exit status 1: something would change, or may.`,
+		Example: `  # the cases in policies/cart.tests.yaml
+  bpfbroker policy test policies/cart.yaml
+
+  # what would change if this were the policy?
+  bpfbroker policy test --replay cart.log policies/cart.yaml`,
+		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, files []string) error {
+			if log != "" {
+				return replay(c, log, workload, files)
+			}
 			return eachPolicy(files, "failed", func(path string) bool {
 				n, failed, err := askCases(path)
 				if err != nil {
@@ -160,6 +173,8 @@ each with a reason, couldn't be found out.`,
 		ValidArgsFunction: yamlFiles,
 	}
 	usageErrors(c)
+	c.Flags().StringVar(&log, "replay", "", "the audit log to decide on anew, - for standard input")
+	c.Flags().StringVar(&workload, "workload", "", "with --replay, only operations of the workload with this id")
 	return c
 }
 

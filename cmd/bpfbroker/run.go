@@ -28,11 +28,13 @@ import (
 type runOptions struct {
 	policy   string
 	decides  policy.Policy // what it names
+	recorded bool          // all that it allows goes to the log
 	watch    bool
 	net, pid string
 	worker   string
 	memory   string
 	tracing  string
+	symbols  string
 	userMap  string
 	groupMap string
 	quiet    bool
@@ -45,6 +47,15 @@ const (
 	tracingView = "view"
 	tracingNone = "none"
 )
+
+// values of --symbols
+const (
+	symbolsTrusted = "trusted"
+	symbolsShow    = "show"
+	symbolsHide    = "hide"
+)
+
+var symbolsValues = []string{symbolsTrusted, symbolsShow, symbolsHide}
 
 func runCommand() *cobra.Command {
 	var o runOptions
@@ -100,12 +111,20 @@ executed, 127 if there is no CMD.`,
 			return executables(prefix), cobra.ShellCompDirectiveDefault
 		},
 	}
+	o.flags(c, policy.Default)
+	return c
+}
+
+// flags are run's, and those of others that run a command; byDefault says which policy
+// decides where none is chosen.
+func (o *runOptions) flags(c *cobra.Command, byDefault string) {
 	f := c.Flags()
 	f.SetInterspersed(false) // CMD's flags are CMD's, also without --
-	f.StringVarP(&o.policy, "policy", "p", "", "policy that decides CMD's operations: "+strings.Join(policy.Names(), ", ")+", or a YAML file's path (default: "+policy.Default+")")
+	f.StringVarP(&o.policy, "policy", "p", "", "policy that decides CMD's operations: "+strings.Join(policy.Names(), ", ")+", or a YAML file's path (default: "+byDefault+")")
 	f.StringVar(&o.net, "net", "host", "network namespace: host (the caller's) or private (a new one, with lo)")
 	f.StringVar(&o.pid, "pid", "host", "pid namespace: host (the caller's) or private (a new one, with an init)")
-	f.StringVar(&o.tracing, "tracing", tracingView, "what CMD sees at /sys/kernel/tracing and /sys/kernel/debug: view (a copy of what tracing tools read; under a policy that allows all also addresses in /proc/kallsyms) or none (what the host shows to all)")
+	f.StringVar(&o.tracing, "tracing", tracingView, "what CMD sees at /sys/kernel/tracing and /sys/kernel/debug: view (a copy of what tracing tools read) or none (what the host shows to all)")
+	f.StringVar(&o.symbols, "symbols", symbolsTrusted, "whether CMD sees the addresses of the kernel's symbols in /proc/kallsyms, which the view has: show, hide, or trusted (under a policy that allows all)")
 	f.StringVar(&o.userMap, "user-map", "", "user ids of the namespace, INSIDE:OUTSIDE:SIZE[,…] (default: root's in /etc/subuid, else 0:100000:65536)")
 	f.StringVar(&o.groupMap, "group-map", "", "group ids likewise (default: as --user-map, else root's in /etc/subgid)")
 	f.StringVar(&o.worker, "worker", "", "what the worker performs with: token (no capability on the host; Linux 6.9) or capability (default: token where the kernel has it)")
@@ -124,9 +143,9 @@ executed, 127 if there is no CMD.`,
 	complete("worker", worker.Kinds()...)
 	complete("worker-memory", daemon.MemoryWorkload, daemon.MemoryBroker)
 	complete("tracing", tracingView, tracingNone)
+	complete("symbols", symbolsValues...)
 	complete("net", "host", "private")
 	complete("pid", "host", "private")
-	return c
 }
 
 // executables lists the commands in PATH that begin with prefix.
@@ -161,6 +180,11 @@ func (o *runOptions) config(args []string, stderr io.Writer) (launch.Config, err
 	if err := enforceable(pol); err != nil {
 		return cfg, fmt.Errorf("run: --policy: %w", err)
 	}
+	if rules, is := pol.(*policy.Rules); is && o.recorded {
+		if pol, err = rules.Recorded(); err != nil {
+			return cfg, fmt.Errorf("run: --policy: %w", err)
+		}
+	}
 	o.decides = pol
 	if o.watch && !isFile(o.policy) {
 		return cfg, fmt.Errorf("run: --watch: policy %q is built in and doesn't change; give a file's path with --policy", o.policy)
@@ -169,10 +193,13 @@ func (o *runOptions) config(args []string, stderr io.Writer) (launch.Config, err
 	case tracingView:
 		cfg.Tracing = true
 		// Who may load any program may read the kernel's memory, and find them there.
-		cfg.Symbols = pol.Trusts()
+		cfg.Symbols = o.symbols == symbolsShow || o.symbols == symbolsTrusted && pol.Trusts()
 	case tracingNone:
 	default:
 		return cfg, fmt.Errorf("run: --tracing: %q is neither %s nor %s", o.tracing, tracingView, tracingNone)
+	}
+	if !slices.Contains(symbolsValues, o.symbols) {
+		return cfg, fmt.Errorf("run: --symbols: %q is none of %s", o.symbols, strings.Join(symbolsValues, ", "))
 	}
 	if o.worker != "" && !slices.Contains(worker.Kinds(), o.worker) {
 		return cfg, fmt.Errorf("run: --worker: %q is neither %s", o.worker, strings.Join(worker.Kinds(), " nor "))
@@ -266,17 +293,27 @@ func newID() string {
 // run runs the command. Where it could be started, run doesn't return: the
 // process ends as the command did.
 func run(o runOptions, args []string, stderr io.Writer) error {
-	cfg, err := o.config(args, stderr)
+	_, status, err := o.run(args, stderr)
 	if err != nil {
 		return err
+	}
+	status.Exit()
+	return nil
+}
+
+// run runs the command, and tells how it ended; id is the workload's.
+func (o *runOptions) run(args []string, stderr io.Writer) (id string, status launch.ExitStatus, err error) {
+	cfg, err := o.config(args, stderr)
+	if err != nil {
+		return "", status, err
 	}
 	w, err := launch.Start(cfg)
 	if err != nil {
-		return err
+		return "", status, err
 	}
 	status, report, err := o.serve(cfg, w)
 	if err := errors.Join(err, w.Close()); err != nil {
-		return err
+		return "", status, err
 	}
 	for _, e := range report.Faults {
 		fmt.Fprintln(stderr, "bpfbroker:", e)
@@ -284,8 +321,7 @@ func run(o runOptions, args []string, stderr io.Writer) error {
 	if !o.quiet {
 		summarize(stderr, o.decides.Name(), report)
 	}
-	status.Exit()
-	return nil
+	return cfg.ID, status, nil
 }
 
 // lastWords is how long a worker may take to end after its workload. It ends by

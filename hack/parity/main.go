@@ -9,6 +9,7 @@
 //	go run ./hack/parity                      compare, write docs/results/parity.md
 //	go run ./hack/parity -update              … and rewrite hack/parity/passed.txt
 //	go run ./hack/parity -native-only         what this machine passes as root
+//	go run ./hack/parity -learn FILE          with runs under learned policies: see learn.go
 //	go run ./hack/parity -packages link,perf  a part; reports to standard output only
 //
 // Nothing of the host changes: each run has a mount namespace of its own, where
@@ -51,6 +52,7 @@ type options struct {
 	timeout    time.Duration
 	min        float64
 	rounds     int
+	learn      string
 	update     bool
 	nativeOnly bool
 	keep       bool
@@ -75,6 +77,7 @@ func main() {
 	flag.DurationVar(&o.timeout, "timeout", 2*time.Minute, "limit for one package")
 	flag.Float64Var(&o.min, "min", 95, "least percentage of the native passes")
 	flag.IntVar(&o.rounds, "rounds", 1, "run each side so often; a test passes when it passes in every round")
+	flag.StringVar(&o.learn, "learn", "", "instead, compare with runs under what bpfbroker learn makes of them, and write the report here")
 	flag.BoolVar(&o.update, "update", false, "rewrite the list of tests that must pass")
 	flag.BoolVar(&o.nativeOnly, "native-only", false, "only run natively")
 	flag.BoolVar(&o.keep, "keep", false, "keep the directory with the compiled tests")
@@ -112,6 +115,9 @@ func run(ctx context.Context, o options) error {
 		defer os.RemoveAll(suite.dir)
 	}
 
+	if o.learn != "" {
+		return learned(ctx, o, suite, pkgs)
+	}
 	native := side{name: "native"}
 	brokered := side{name: "brokered"}
 	if !o.nativeOnly {

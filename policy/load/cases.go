@@ -13,6 +13,7 @@ import (
 
 	"github.com/bpfbroker/bpfbroker/facts"
 	"github.com/bpfbroker/bpfbroker/policy"
+	"github.com/bpfbroker/bpfbroker/policy/names"
 )
 
 // Cases say what a policy decides: for facts, the verdict that is wanted.
@@ -159,8 +160,8 @@ func (d *document) facts(n *yaml.Node, c *Case) {
 		switch p := f.At(&c.Facts).(type) {
 		case *string:
 			d.text(e.name, 1<<16, p)(e.value)
-			if dom := domains()[e.name]; dom != nil && e.value.Kind == yaml.ScalarNode && !dom.has(e.value.Value) && e.name == "command" {
-				d.node(e.value, "no command %q%s", clip(e.value.Value), suggest(e.value.Value, dom.names))
+			if dom := names.Of(e.name); dom != nil && e.value.Kind == yaml.ScalarNode && !dom.Has(e.value.Value) && e.name == "command" {
+				d.node(e.value, "no command %q%s", clip(e.value.Value), suggest(e.value.Value, dom.Names))
 			}
 		default:
 			err = e.value.Decode(p)

@@ -34,6 +34,7 @@ func TestCeiling(t *testing.T) {
 		{"prog_load", `prog.type == "xdp" && prog.helpers.all(h, h in ["bpf_loop", "bpf_probe_read"]) && prog.kfuncs.all(k, k in ["a"])`, "xdp memory"},
 		{"prog_load", `prog.type == "kprobe" && prog.helpers.all(h, h in ["bpf_loop"]) && prog.kfuncs.all(k, k in ["a"])`, "kprobe memory"},
 		{"prog_load", `prog.type in ["xdp"] && prog.attach_type in ["", "xdp"]`, "xdp: cgroup_inet_ingress xdp memory"},
+		{"prog_load", `prog.type == "struct_ops" && prog.attach_type == ""`, "struct_ops memory"}, // of members of any number
 		{"obj_pin", `object.own`, ""},
 	} {
 		p, err := load.Parse("p.yaml", fmt.Appendf(nil, `{apiVersion: bpfbroker/v1alpha1, kind: Policy, metadata: {name: test}, spec: {rules: [{name: r, commands: [%s], verdict: allow, when: %q}]}}`, c.command, c.when))

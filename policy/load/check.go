@@ -21,6 +21,7 @@ import (
 
 	"github.com/bpfbroker/bpfbroker/facts"
 	"github.com/bpfbroker/bpfbroker/policy/expr"
+	"github.com/bpfbroker/bpfbroker/policy/names"
 )
 
 // What an expression may be at most.
@@ -119,7 +120,7 @@ type checking struct {
 type variable struct {
 	name  string
 	node  *expr.Node // nil: it has mistakes
-	known *domain
+	known *names.Domain
 	reads facts.Set
 	used  bool
 	at    *yaml.Node
@@ -151,7 +152,7 @@ type scalar struct {
 type loop struct {
 	name  string
 	typ   facts.Type
-	known *domain
+	known *names.Domain
 }
 
 // at notes a mistake at a character of the expression.
@@ -191,7 +192,7 @@ func (s *scalar) location(e *common.Error) {
 }
 
 // compile reads the expression of a node of the YAML; nil where it has mistakes.
-func (c *checking) compile(n *yaml.Node, what string, commands []string, inRule bool) (*expr.Node, *domain) {
+func (c *checking) compile(n *yaml.Node, what string, commands []string, inRule bool) (*expr.Node, *names.Domain) {
 	if n.Kind != yaml.ScalarNode || n.ShortTag() == "!!null" {
 		c.node(n, "%s is %s; wanted a CEL expression", what, kind(n))
 		return nil, nil

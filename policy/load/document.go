@@ -15,6 +15,7 @@ import (
 
 	"github.com/bpfbroker/bpfbroker/facts"
 	"github.com/bpfbroker/bpfbroker/policy"
+	"github.com/bpfbroker/bpfbroker/policy/names"
 )
 
 // What a file may have at most.
@@ -509,7 +510,7 @@ func (d *document) command(n *yaml.Node) {
 	switch {
 	case n.Value == "any":
 		d.node(n, "any stands alone: commands: any")
-	case !domains()["command"].has(n.Value):
+	case !names.Of("command").Has(n.Value):
 		d.node(n, "no command %q%s", clip(n.Value), suggest(n.Value, policy.Commands()))
 	case leftToKernel(n.Value):
 		d.node(n, "%s acts on what the caller holds alone: the kernel decides, and no rule is asked", n.Value)

@@ -15,6 +15,7 @@ import (
 	"github.com/bpfbroker/bpfbroker/facts"
 	"github.com/bpfbroker/bpfbroker/policy"
 	"github.com/bpfbroker/bpfbroker/policy/expr"
+	"github.com/bpfbroker/bpfbroker/policy/names"
 )
 
 // Parse makes a policy of a file's text. Its mistakes are an *Errors.
@@ -208,5 +209,5 @@ func (d *document) reachable() {
 
 // leftToKernel says that no rule is ever asked about a command.
 func leftToKernel(command string) bool {
-	return slices.Contains(native(), command)
+	return slices.Contains(names.Native(), command)
 }

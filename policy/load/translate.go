@@ -11,11 +11,12 @@ import (
 
 	"github.com/bpfbroker/bpfbroker/facts"
 	"github.com/bpfbroker/bpfbroker/policy/expr"
+	"github.com/bpfbroker/bpfbroker/policy/names"
 )
 
 // node makes our tree of a checked CEL expression. Beside it comes which names its value
 // can have, nil for any. What it can't make is a mistake, and its result nil.
-func (s *scalar) node(e ast.Expr) (*expr.Node, *domain) {
+func (s *scalar) node(e ast.Expr) (*expr.Node, *names.Domain) {
 	typ, ok := factType(s.ast.GetType(e.ID()))
 	if !ok && !(e.Kind() == ast.ListKind && len(e.AsList().Elements()) == 0) {
 		if strings.Contains(s.ast.GetType(e.ID()).String(), "dyn") {
@@ -58,7 +59,7 @@ func (s *scalar) literal(e ast.Expr, n *expr.Node) *expr.Node {
 	return n
 }
 
-func (s *scalar) named(e ast.Expr, n *expr.Node) (*expr.Node, *domain) {
+func (s *scalar) named(e ast.Expr, n *expr.Node) (*expr.Node, *names.Domain) {
 	name := ""
 	if r := s.ast.ReferenceMap()[e.ID()]; r != nil {
 		name = r.Name
@@ -77,7 +78,7 @@ func (s *scalar) named(e ast.Expr, n *expr.Node) (*expr.Node, *domain) {
 		if f := facts.Find(name); f != nil {
 			n.Op, n.Name = expr.Fact, name
 			s.available(e, f)
-			return n, domains()[name]
+			return n, names.Of(name)
 		}
 		i, v := s.variable(name)
 		if v == nil || v.node == nil {
@@ -147,7 +148,7 @@ func (s *scalar) availableVariable(e ast.Expr, v *variable) {
 	}
 }
 
-func (s *scalar) list(e ast.Expr, n *expr.Node) (*expr.Node, *domain) {
+func (s *scalar) list(e ast.Expr, n *expr.Node) (*expr.Node, *names.Domain) {
 	elements := e.AsList().Elements()
 	if len(elements) == 0 {
 		if n.Type == 0 {
@@ -193,7 +194,7 @@ var ops = map[string]expr.Op{
 	"size": expr.Size, "startsWith": expr.Starts, "endsWith": expr.Ends, "contains": expr.Contains, "matches": expr.Matches,
 }
 
-func (s *scalar) call(e ast.Expr, n *expr.Node) (*expr.Node, *domain) {
+func (s *scalar) call(e ast.Expr, n *expr.Node) (*expr.Node, *names.Domain) {
 	c := e.AsCall()
 	op, ok := ops[c.FunctionName()]
 	if !ok {
@@ -205,7 +206,7 @@ func (s *scalar) call(e ast.Expr, n *expr.Node) (*expr.Node, *domain) {
 	if c.IsMemberFunction() {
 		args = append([]ast.Expr{c.Target()}, args...)
 	}
-	var known []*domain
+	var known []*names.Domain
 	for _, x := range args {
 		a, d := s.node(x)
 		if a == nil {
@@ -284,13 +285,13 @@ func (s *scalar) emptyLists(n *expr.Node) {
 }
 
 // values checks constants that are compared with what has names of a table's.
-func (s *scalar) values(e ast.Expr, n *expr.Node, d *domain) {
+func (s *scalar) values(e ast.Expr, n *expr.Node, d *names.Domain) {
 	if d == nil || n.Op != expr.Const {
 		return
 	}
 	check := func(id int64, v string) {
-		if !d.has(v) {
-			s.id(id, "no %s %q%s", d.what, clip(v), suggest(v, d.names))
+		if !d.Has(v) {
+			s.id(id, "no %s %q%s", d.What, clip(v), suggest(v, d.Names))
 		}
 	}
 	switch n.Type {
@@ -298,8 +299,8 @@ func (s *scalar) values(e ast.Expr, n *expr.Node, d *domain) {
 		check(e.ID(), n.Str)
 	case facts.Strings:
 		for i, v := range n.Strs {
-			if n.Name != "" && !d.has(v) {
-				s.id(e.ID(), "variable %s has %q: no %s%s", n.Name, clip(v), d.what, suggest(v, d.names))
+			if n.Name != "" && !d.Has(v) {
+				s.id(e.ID(), "variable %s has %q: no %s%s", n.Name, clip(v), d.What, suggest(v, d.Names))
 			}
 			if n.Name == "" && e.Kind() == ast.ListKind && i < len(e.AsList().Elements()) {
 				check(e.AsList().Elements()[i].ID(), v)
@@ -309,9 +310,9 @@ func (s *scalar) values(e ast.Expr, n *expr.Node, d *domain) {
 }
 
 // macro finds which macro it was that CEL has made a loop of.
-func (s *scalar) macro(e ast.Expr, n *expr.Node) (*expr.Node, *domain) {
+func (s *scalar) macro(e ast.Expr, n *expr.Node) (*expr.Node, *names.Domain) {
 	c := e.AsComprehension()
-	fail := func(why string) (*expr.Node, *domain) {
+	fail := func(why string) (*expr.Node, *names.Domain) {
 		s.id(e.ID(), "%s", why)
 		return nil, nil
 	}
