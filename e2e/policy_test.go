@@ -79,16 +79,6 @@ spec:
 			t.Errorf("%s: an XDP program: denied %q: %s", kind, denied, out)
 		}
 	}
-	// What isn't enforced isn't taken.
-	limited := strings.Replace(text, "    verdict: allow\n", "    verdict: allow\n    limits: {maps: 2}\n", 1)
-	if err := os.WriteFile(file, []byte(limited), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	c := brokered(installed(t, "true"))
-	c.Args[2] = "--policy=" + file
-	if out, err := c.CombinedOutput(); err == nil || !strings.Contains(string(out), "limits of maps, programs, links and bytes") {
-		t.Errorf("a policy with limits: %v: %s", err, out)
-	}
 }
 
 func TestBuiltinPolicies(t *testing.T) {

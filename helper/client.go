@@ -209,7 +209,7 @@ func (c *Client) exchange(q *request.Request, r *perform.Result, where perform.W
 // ask fills c.call and the fds; it returns the attribute as it is shown.
 func (c *Client) ask(q *request.Request, r *perform.Result, where perform.Where, fds *[]int) []byte {
 	k := &c.call
-	*k = Call{Call: q.Call, PathErr: where.PathErr, Thread: where.Thread, Numbers: k.Numbers[:0], Segments: k.Segments[:0]}
+	*k = Call{Call: q.Call, Asks: where.Asks, PathErr: where.PathErr, Thread: where.Thread, Numbers: k.Numbers[:0], Segments: k.Segments[:0]}
 	if where.NetNS >= 0 {
 		k.HasNetNS = true
 		*fds = append(*fds, where.NetNS)

@@ -305,6 +305,9 @@ func (t *server) serve(seq uint32) error {
 // allows says whether the worker should have asked for this: a call that it can't make
 // itself, that the policy allows, about what the workload could name.
 func (t *server) allows(q *request.Request) bool {
+	if t.call.Asks && asking[q.Command] && q.Syscall == abi.SyscallBPF {
+		return t.mayAskFor(q)
+	}
 	f := t.inspector.Request(q, t.cfg.Policy.Needs(q.Row.Name), &t.call)
 	f.Workload.Thread = int64(t.call.Thread)
 	if f.Event.PID > 0 && f.Event.PID == f.Workload.Thread {
@@ -324,6 +327,11 @@ func (t *server) allows(q *request.Request) bool {
 	}
 	return d.Verdict == policy.Allow
 }
+
+// asking are the commands by which a worker finds out on the way of another call how things
+// stand: whether it happened, which of the kernel's types a name is. The policy isn't asked:
+// they show what the workload may see, and change nothing.
+var asking = map[abi.Command]bool{abi.ProgQuery: true, abi.TaskFDQuery: true, abi.BTFGetNextID: true, abi.BTFGetFDByID: true, abi.MapGetFDByID: true}
 
 // mayAskFor says whether the process that the call is about is one that the workload
 // could name: the worker says it by the host's number. A policy that trusts the

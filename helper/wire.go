@@ -46,6 +46,7 @@ type Call struct {
 	Seq      uint32    // the answer's, too
 	HasNetNS bool      // the first fd is the network namespace to make it in
 	HasPath  bool      // the next one is what the call's path leads to
+	Asks     bool      // the worker asks for itself, see asking
 	PathErr  sys.Errno // or why it leads nowhere
 	Thread   uint32    // the calling thread, by the host's number
 	Numbers  []int32   // of the other fds, in the target's table
@@ -54,7 +55,7 @@ type Call struct {
 
 func appendCall(b []byte, c *Call) []byte {
 	le := binary.LittleEndian
-	b = append(b, kindCall, byte(c.Syscall), bit(c.HasNetNS)|bit(c.HasPath)<<1)
+	b = append(b, kindCall, byte(c.Syscall), bit(c.HasNetNS)|bit(c.HasPath)<<1|bit(c.Asks)<<2)
 	b = le.AppendUint32(b, c.Seq)
 	b = le.AppendUint32(b, uint32(c.PathErr))
 	b = le.AppendUint32(b, c.Thread)
@@ -90,7 +91,7 @@ func parseCall(b []byte, c *Call) error {
 	*c = Call{Numbers: c.Numbers[:0], Segments: c.Segments[:0]}
 	c.Syscall = abi.Syscall(r.u8())
 	flags := r.u8()
-	c.HasNetNS, c.HasPath = flags&1 != 0, flags&2 != 0
+	c.HasNetNS, c.HasPath, c.Asks = flags&1 != 0, flags&2 != 0, flags&4 != 0
 	c.Seq = r.u32()
 	c.PathErr = sys.Errno(r.u32())
 	c.Thread = r.u32()

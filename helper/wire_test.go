@@ -13,8 +13,8 @@ import (
 func sample() Call {
 	return Call{
 		Call:   request.Call{Syscall: abi.SyscallPerfEventOpen, Command: abi.NoCommand, Addr: 1 << 40, Size: 77, Args: [6]uint64{1, 2, 3, 4, 5, 1 << 63}},
-		Thread: 4711,
-		Seq:    9, HasNetNS: true, HasPath: true, PathErr: sys.ENOENT, Numbers: []int32{3, -1, 1 << 30},
+		Thread: 4711, Asks: true,
+		Seq: 9, HasNetNS: true, HasPath: true, PathErr: sys.ENOENT, Numbers: []int32{3, -1, 1 << 30},
 		Segments: []sys.Segment{{Addr: 5, Data: []byte("abc")}, {Addr: 1<<64 - 1, Data: []byte{}}},
 	}
 }

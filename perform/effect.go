@@ -176,7 +176,7 @@ func (p *Performer) attached(q *request.Request, at Place) uint64 {
 
 // ask has the daemon perform a query of our own. False: it wasn't made.
 func (p *Performer) ask(q *request.Request, at Place) (*Result, bool) {
-	asker := Performer{mem: p.mem, host: p.host, pathFD: -1}
+	asker := Performer{mem: p.mem, host: p.host, pathFD: -1, asks: true}
 	r := &Result{FD: -1}
 	if asker.build(q, r, at) != 0 {
 		return nil, false

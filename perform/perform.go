@@ -89,6 +89,7 @@ type Where struct {
 	Path    int       // fd of what the call's path leads to, -1 for none
 	PathErr sys.Errno // why it leads nowhere
 	Thread  uint32    // the target's thread, in our pid namespace
+	Asks    bool      // it isn't the target that asks, but the worker, on the way of a call
 }
 
 // Result is what the kernel answered.
@@ -114,6 +115,7 @@ type Performer struct {
 	res     Result
 	pathFD  int       // what a path leads to, -1 for none
 	pathErr sys.Errno // why it leads nowhere
+	asks    bool      // it performs what the workload hasn't asked for
 }
 
 // NewForWorker returns the Performer of a worker, which takes its memory from mem:
@@ -262,7 +264,7 @@ func (p *Performer) atHost(q *request.Request, r *Result, at Place) {
 		r.Errno, r.Attr, r.Out = sys.EACCES, nil, nil
 		return
 	}
-	where := Where{NetNS: -1, Path: p.pathFD, PathErr: p.pathErr, Thread: at.TID()}
+	where := Where{NetNS: -1, Path: p.pathFD, PathErr: p.pathErr, Thread: at.TID(), Asks: p.asks}
 	if needs(q).Net {
 		var e sys.Errno
 		if where.NetNS, e = at.NetNS(); e != 0 {

@@ -27,6 +27,7 @@ type oneProgram struct{ digest string }
 
 func (p *oneProgram) Name() string { return "test-digest-" + p.digest }
 func (p *oneProgram) Trusts() bool { return false }
+func (p *oneProgram) Counts() bool { return false }
 func (p *oneProgram) Ceiling() Ceiling {
 	return Ceiling{Commands: Of("prog_load"), Progs: Of("socket_filter"), Attachs: Of("cgroup_inet_ingress")}
 }
@@ -71,6 +72,7 @@ type narrow struct {
 
 func (p *narrow) Name() string     { return p.name }
 func (p *narrow) Trusts() bool     { return false }
+func (p *narrow) Counts() bool     { return false }
 func (p *narrow) Ceiling() Ceiling { return p.ceiling }
 
 func (p *narrow) Needs(string) facts.Set {
