@@ -48,7 +48,7 @@ var mayImport = map[string][]string{
 	"reply":        {"abi", "internal/sys", "notify", "perform", "request"},
 	"workload":     {"abi", "btfnames", "facts", "internal/sys", "ledger", "notify", "perform"},
 	"ledger":       {"abi", "internal/sys"},
-	"helper":       {"abi", "audit", "inspect", "internal/arena", "internal/sys", "perform", "policy", "request", "workload"},
+	"helper":       {"abi", "audit", "facts", "inspect", "internal/arena", "internal/sys", "perform", "policy", "request", "workload"},
 	"broker":       {"abi", "audit", "facts", "helper", "inspect", "internal/arena", "internal/sys", "ledger", "loader", "notify", "perform", "policy", "reply", "request", "workload"},
 	"worker":       {"abi", "audit", "broker", "btfnames", "confine", "helper", "internal/poller", "internal/sys", "ledger", "policy", "request", "workload"},
 	"daemon":       {"audit", "btfnames", "facts", "helper", "internal/poller", "internal/sys", "ledger", "perform", "policy", "request", "tracing", "worker", "workload"},

@@ -158,7 +158,7 @@ func TestTurn(t *testing.T) {
 func TestQueue(t *testing.T) {
 	p, first := newPool(t, 3)
 	p.turnLasts = 50 * time.Millisecond // longer than this thread is kept from running, mostly
-	short := func(m *member) { // a call that is no reason to lose the turn
+	short := func(m *member) {          // a call that is no reason to lose the turn
 		p.received(m)
 		p.stay(m, true)
 		if turn, err := p.await(m); !turn || err != nil {
