@@ -141,7 +141,7 @@ type thread struct {
 	reader    *request.Reader
 	inspector inspect.Inspector
 	performer *perform.Performer
-	host      *helper.Client // where what the workload holds is counted
+	host      *helper.Client
 
 	claim workload.Held // room that is taken for what the call makes; Kind 0: none
 
@@ -166,8 +166,8 @@ func (b *Broker) newThread() (*thread, error) {
 	if t.target, err = workload.NewTarget(own, &t.listener, b.cfg.Known, host); err != nil {
 		return nil, err
 	}
+	t.host = host
 	if h := b.cfg.Holdings; h != nil {
-		t.host = host
 		t.target.Count = func() (facts.Counts, error) {
 			err := h.Forget(host.Lives)
 			return h.Counts(), err
@@ -402,7 +402,7 @@ func (t *thread) handle(n *notify.Notification, redo *perform.Redo) {
 	}
 	value, e, there := reply.Deliver(&t.listener, n, t.target, q, r, func() {
 		t.slot.Handing(t.target.Describe(r.FD, q.Row.Returns.FD, q.Row.Makes()))
-		t.made(t.slot.Object.ID)
+		t.made(q, t.slot.Object.ID)
 		t.reached(stepHanding)
 	})
 	t.reached(stepHanded)

@@ -45,9 +45,12 @@ func counts(l *policy.Limits) *facts.Counts {
 	return &facts.Counts{Maps: l.Maps, Progs: l.Progs, Links: l.Links, Bytes: l.Bytes}
 }
 
-// made notes that what room was taken for is there. Whoever gets it has to come later: an
+// made notes that what a call made is there, and what room was taken for. Whoever gets it has to come later: an
 // object that isn't counted could be held for good.
-func (t *thread) made(id uint64) {
+func (t *thread) made(q *request.Request, id uint64) {
+	if kind := q.Row.Returns.FD; q.Row.Makes() && (kind == abi.Map || kind == abi.Prog || kind == abi.BTF) {
+		t.host.Own(kind, uint32(id))
+	}
 	if t.claim.Kind == 0 {
 		return
 	}

@@ -315,7 +315,7 @@ func (l *loading) SysBPF(cmd abi.Command, attr uint64, size uint32, mem *loader.
 	l.slot.Object = ledger.Object{}
 	if (l.pad != nil || l.claim.Kind != 0) && fd >= 0 && e == 0 {
 		l.slot.Object = l.target.Describe(fd, q.Row.Returns.FD, true)
-		l.made(l.slot.Object.ID)
+		l.made(q, l.slot.Object.ID)
 	}
 	l.ended(q, r, e, true)
 	switch {

@@ -18,6 +18,8 @@ import (
 type Channel struct {
 	mu  sync.Mutex // of whoever waits for an answer
 	seq uint32
+
+	own owned
 }
 
 // deadline is how long a call may wait for its answer. None takes as long, unless

@@ -3,6 +3,7 @@ package helper
 import (
 	"encoding/binary"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/bpfbroker/bpfbroker/abi"
@@ -59,11 +60,49 @@ func (c *Client) Lives(objects []workload.Held) ([]bool, error) {
 
 // Owns asks whether an object was made for the workload, or else is shared with it. It implements workload.Owner.
 func (c *Client) Owns(kind abi.Object, id uint32) (own, shared bool, err error) {
+	if c.channel.own.has(kind, id) {
+		return true, false, nil
+	}
 	bits, err := c.askAbout(askOwn|askShared, []workload.Held{{Kind: kind, ID: id}})
 	if err != nil {
 		return false, false, fmt.Errorf("whose the %v %d is: %w", kind, id, err)
 	}
-	return bits[0]&askOwn != 0, bits[0]&askShared != 0, nil
+	if own = bits[0]&askOwn != 0; own && kind != abi.Link { // which may come to be another program's
+		c.channel.own.add(kind, id)
+	}
+	return own, bits[0]&askShared != 0, nil
+}
+
+// Own notes that the object was made for the workload, so that the daemon needn't be asked.
+func (c *Client) Own(kind abi.Object, id uint32) { c.channel.own.add(kind, id) }
+
+// owned are objects that a worker knows to be the workload's, for good: ids don't come to
+// mean others'.
+type owned struct {
+	mu  sync.Mutex
+	ids map[uint64]struct{} // kind << 32 | id
+}
+
+// maxOwned is how many a worker knows; then it begins anew.
+const maxOwned = 1 << 14
+
+func (o *owned) add(kind abi.Object, id uint32) {
+	if id == 0 {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.ids == nil || len(o.ids) == maxOwned {
+		o.ids = map[uint64]struct{}{}
+	}
+	o.ids[uint64(kind)<<32|uint64(id)] = struct{}{}
+}
+
+func (o *owned) has(kind abi.Object, id uint32) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	_, is := o.ids[uint64(kind)<<32|uint64(id)]
+	return is
 }
 
 // Sees implements perform.Host.

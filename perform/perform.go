@@ -62,8 +62,10 @@ type Host interface {
 	// the workload has opened it from a pin, whoever has made it.
 	Made(fd int)
 	Opened(fd int)
-	// Sees says whether the workload may see the object. It is asked of the daemon, as
+	// Owns says whether the object was made for the workload, or else is shared with it;
+	// Sees, whether the workload may see it. They are asked of the daemon, as
 	// Performer.Sees has it.
+	Owns(kind abi.Object, id uint32) (own, shared bool, err error)
 	Sees(kind abi.Object, id uint32) bool
 }
 
@@ -175,6 +177,7 @@ func (p *Performer) Do(q *request.Request, at Place, log Log, redo *Redo) *Resul
 	}
 	infoAsGiven(q, r)
 	idsInTarget(q, r, at)
+	p.hideIDs(q, r)
 	if r.Errno == 0 && p.host != nil && isLoader(q) {
 		p.replace(q, r, at)
 	}

@@ -144,3 +144,73 @@ func (p *Performer) hideTraced(fd int, query []byte) sys.Errno {
 	}
 	return 0
 }
+
+// hideIDs takes from an information structure the ids of objects that the workload may not
+// see. About its own objects it may know all: it has had fds of what they are made of.
+func (p *Performer) hideIDs(q *request.Request, r *Result) {
+	if q.Info == nil || r.Errno != 0 {
+		return
+	}
+	for i := range q.Buffers {
+		b, out := &q.Buffers[i], r.Out[i]
+		if b.Parent == request.NoParent && out != nil && !p.ownInfo(q, out) {
+			p.hideFields(q, r, out)
+		}
+	}
+}
+
+// ownInfo says whether an information structure is about one of the workload's objects.
+func (p *Performer) ownInfo(q *request.Request, info []byte) bool {
+	field := "id"
+	kind := map[*abi.Layout]abi.Object{&abi.ProgInfo: abi.Prog, &abi.MapInfo: abi.Map, &abi.BTFInfo: abi.BTF, &abi.LinkInfo: abi.Prog}[q.Info]
+	switch {
+	case kind == 0: // a token's has no ids
+		return true
+	case q.Info == &abi.LinkInfo:
+		field = "prog_id"
+	}
+	id := uint32(q.Info.Field(field).Uint(info))
+	return id == 0 && kind != abi.Prog || id != 0 && p.owns(kind, id)
+}
+
+// owns says whether the object was made for the workload.
+func (p *Performer) owns(kind abi.Object, id uint32) bool {
+	if p.host != nil {
+		own, _, err := p.host.Owns(kind, id)
+		return own && err == nil
+	}
+	return p.objects.Owns(kind, id)
+}
+
+func (p *Performer) hideFields(q *request.Request, r *Result, info []byte) {
+	for i := range q.Info.Fields {
+		f := &q.Info.Fields[i]
+		if int(f.Offset+f.Size) > len(info) || !f.Live(q.Selector) || f.Name == "id" {
+			continue
+		}
+		id := uint32(f.Uint(info))
+		sees := true
+		switch {
+		case id == 0:
+		case f.Name == "tracing.target_obj_id": // of a program, or of a BTF
+			sees = p.Sees(abi.Prog, id) || p.Sees(abi.BTF, id)
+		case f.Class == abi.ID && f.Object != 0:
+			sees = p.Sees(f.Object, id)
+		}
+		if !sees {
+			f.Put(info, 0)
+		}
+	}
+	for i := range q.Buffers {
+		b, ids := &q.Buffers[i], r.Out[i]
+		if b.Parent == request.NoParent || b.Field.Name != "map_ids" {
+			continue
+		}
+		n := min(int(q.Info.Field("nr_map_ids").Uint(info)), len(ids)/4)
+		for j := range uint32(n) {
+			if !p.Sees(abi.Map, uint32(abi.Uint(ids, 4*j, 4))) {
+				abi.Put(ids, 4*j, 4, 0)
+			}
+		}
+	}
+}
