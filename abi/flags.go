@@ -10,6 +10,7 @@ const (
 	FPathFD        = 1 << 14 // BPF_F_PATH_FD
 	FVtypeBTFObjFD = 1 << 15 // BPF_F_VTYPE_BTF_OBJ_FD
 	FTokenFD       = 1 << 16 // BPF_F_TOKEN_FD
+	FRdonly        = 1 << 3  // BPF_F_RDONLY
 )
 
 func bits(kernel string, names ...any) *Values {

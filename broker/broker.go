@@ -175,7 +175,11 @@ func (b *Broker) newThread() (*thread, error) {
 	}
 	t.reader = request.NewReader(t.mem, b.cfg.Probes)
 	t.inspector.Workload, t.inspector.CPUs = b.cfg.Known.Workload, b.cfg.Known.CPUs
-	t.newPerformer = func(mem *arena.Arena) *perform.Performer { return perform.NewForWorker(mem, host, token) }
+	t.newPerformer = func(mem *arena.Arena) *perform.Performer {
+		p := perform.NewForWorker(mem, host, token)
+		p.ReadOnly = b.cfg.Known.ReadOnly
+		return p
+	}
 	t.performer = t.newPerformer(t.mem)
 	return t, nil
 }

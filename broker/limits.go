@@ -1,10 +1,14 @@
 package broker
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/bpfbroker/bpfbroker/abi"
 	"github.com/bpfbroker/bpfbroker/facts"
+	"github.com/bpfbroker/bpfbroker/internal/sys"
+	"github.com/bpfbroker/bpfbroker/perform"
 	"github.com/bpfbroker/bpfbroker/policy"
 	"github.com/bpfbroker/bpfbroker/request"
 	"github.com/bpfbroker/bpfbroker/workload"
@@ -14,6 +18,9 @@ import (
 // what the call makes: unclaimed follows.
 func (t *thread) decide(q *request.Request, f *facts.Facts) policy.Decision {
 	d := t.cfg.Policy.Decide(f)
+	if d.Verdict == policy.Allow {
+		t.readOnly(q, &d)
+	}
 	if t.cfg.Holdings == nil || d.Verdict != policy.Allow || !q.Row.Makes() {
 		return d
 	}
@@ -35,6 +42,25 @@ func (t *thread) decide(q *request.Request, f *facts.Facts) policy.Decision {
 	}
 	t.claim = o
 	return d
+}
+
+// readOnly denies what would make a program that can write to a map which is shared to be
+// read alone: the kernel doesn't ask how the fd was opened by which a program names a map.
+func (t *thread) readOnly(q *request.Request, d *policy.Decision) {
+	shared := t.cfg.Known.ReadOnly
+	if len(shared) == 0 || q.Command != abi.ProgLoad && q.Command != abi.LinkCreate && q.Command != abi.MapCreate {
+		return
+	}
+	for _, f := range q.Files {
+		if f.Kind != abi.Map || f.Err != 0 {
+			continue
+		}
+		if id := perform.ObjectID(abi.Map, f.N); id == 0 || slices.Contains(shared, id) {
+			*d = policy.Decision{Verdict: policy.Deny, Cause: policy.ByRule, Rule: d.Rule, Audit: d.Audit, Errno: uint32(sys.EACCES),
+				Message: fmt.Sprintf("policy %q shares the map of id %d to be read alone, and a program could write to it", t.cfg.Policy.Name(), id)}
+			return
+		}
+	}
 }
 
 // counts are limits as they are compared with what is held.

@@ -28,6 +28,7 @@ type Workload struct {
 	NetNS    *os.File
 	Cgroup   *os.File // directory of the worker's cgroup (v2)
 	Own      *os.File // and of the workload's
+	BPFFS    *os.File // root directory of the workload's bpffs, O_PATH
 	// Audit is where the audit log goes (package audit): a path, or the name of another
 	// sink; "": nowhere. AuditPrograms is a directory for the instructions of programs
 	// of which the policy wants them kept; "": they aren't.
@@ -93,7 +94,7 @@ func Keep(w Workload) (*Keeper, error) {
 		return nil, err
 	}
 	files := map[string]*os.File{
-		fdListener: w.Listener, fdUserNS: w.UserNS, fdNetNS: w.NetNS, fdCgroup: w.Cgroup, fdOwn: w.Own, fdLedger: book, fdObjects: objects, fdHoldings: holdings,
+		fdListener: w.Listener, fdUserNS: w.UserNS, fdNetNS: w.NetNS, fdCgroup: w.Cgroup, fdOwn: w.Own, fdBPFFS: w.BPFFS, fdLedger: book, fdObjects: objects, fdHoldings: holdings,
 	}
 	if w.Audit != "" {
 		records, err := audit.Create()

@@ -16,6 +16,7 @@ const (
 	fdNetNS    = "netns"    // and network namespace
 	fdCgroup   = "cgroup"   // directory of the worker's cgroup (v2)
 	fdOwn      = "own"      // and of the workload's
+	fdBPFFS    = "bpffs"    // root of the workload's bpffs, O_PATH
 	fdTasks    = "tasks"    // and a number: the file of that name of a cgroup of v1
 	fdLedger   = "ledger"
 	fdPolicy   = "policy"   // what policy.Decode reads, if the policy has rules

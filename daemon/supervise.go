@@ -99,7 +99,7 @@ func newSupervisor(id string, kind worker.Kind, pol policy.Policy, memory string
 	}
 	s.known = s.know(userNS)
 	s.lists()
-	return s, nil
+	return s, s.share()
 }
 
 // startAudit begins to write the log. Whether target can be written to is seen later: a

@@ -125,6 +125,7 @@ func (s *Server) run() error {
 	t.reader = request.NewReader(t.mem, s.cfg.Probes)
 	t.inspector.Workload, t.inspector.CPUs = s.cfg.Known.Workload, s.cfg.Known.CPUs
 	t.performer = perform.NewForHost(t.mem, s.cfg.Objects)
+	t.performer.ReadOnly = s.cfg.Known.ReadOnly
 	t.call.server = t
 	t.call.Files = workload.FilesOf(s.cfg.Known)
 	if h := s.cfg.Holdings; h != nil {

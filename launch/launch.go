@@ -83,6 +83,7 @@ type Workload struct {
 	cgroup   *cgroup
 	worker   *os.File
 	own      *os.File
+	bpffs    *os.File
 	v1       []*cgroup // the worker's
 	tasks    []*os.File
 	loans    []*loan
@@ -450,6 +451,12 @@ func (w *Workload) mountBPFFS() error {
 	if err := sys.ChownHandle(mount, rootOf(w.uids), rootOf(w.gids)); err != nil {
 		return err
 	}
+	w.bpffs.Close() // nil, but for a stage that asks twice
+	kept, err := sys.Duplicate(mount)
+	if err != nil {
+		return err
+	}
+	w.bpffs = kept
 	return sys.InMountNS(int(w.mnt.Fd()), func() error { return sys.AttachMount(mount, bpffsMount) })
 }
 
@@ -486,6 +493,9 @@ func (w *Workload) WorkerCgroup() *os.File { return w.worker }
 
 // OwnCgroup is the directory of the workload's own cgroup (v2), the root of its view.
 func (w *Workload) OwnCgroup() *os.File { return w.own }
+
+// BPFFS is the root directory of the workload's bpffs, by O_PATH.
+func (w *Workload) BPFFS() *os.File { return w.bpffs }
 
 // WorkerTasks are the files "tasks" of the worker's cgroups of v1, one for each hierarchy
 // where it has one; they are below the caller's cgroups, in which the workload is.
@@ -564,7 +574,7 @@ func (w *Workload) close() error {
 	if w.guardian != nil {
 		w.guardian.dismiss(err == nil)
 	}
-	for _, f := range append(w.tasks, w.listener, w.user, w.mnt, w.net, w.pidns, w.worker, w.own, w.init) {
+	for _, f := range append(w.tasks, w.listener, w.user, w.mnt, w.net, w.pidns, w.worker, w.own, w.bpffs, w.init) {
 		f.Close() // nil is fine: it returns an error
 	}
 	for _, c := range cgroups {

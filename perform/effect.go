@@ -95,10 +95,7 @@ func pinPath(q *request.Request, r *Result) []byte {
 
 // sameObject says whether what is pinned at path is the object at fd.
 func sameObject(path []byte, fd int) bool {
-	row := abi.RowOf(abi.ObjGet)
-	attr := make([]byte, sys.AttrRoom)
-	row.Field("pathname").Put(attr, sys.Addr(path))
-	there, e := sys.BPF(uint32(abi.ObjGet), attr, row.LastEnd)
+	there, e := openPin(path)
 	if e != 0 {
 		return false
 	}

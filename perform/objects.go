@@ -1,6 +1,8 @@
 package perform
 
 import (
+	"slices"
+
 	"github.com/bpfbroker/bpfbroker/abi"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
 	"github.com/bpfbroker/bpfbroker/request"
@@ -19,9 +21,13 @@ func (p *Performer) finish(q *request.Request, r *Result) {
 	switch q.Command {
 	case abi.ProgGetFDByID, abi.MapGetFDByID, abi.LinkGetFDByID, abi.BTFGetFDByID:
 		id := uint32(q.Row.Fields[0].Uint(q.Attr))
-		if !p.visible(kinds, id, r.FD) {
+		switch {
+		case !p.visible(kinds, id, r.FD):
 			sys.Close(r.FD)
 			r.FD, r.Errno = -1, sys.ENOENT
+		case kinds == abi.Map && p.readOnly(id) && q.Field("open_flags")&abi.FRdonly == 0:
+			sys.Close(r.FD)
+			r.FD, r.Errno = -1, sys.EACCES
 		}
 		return
 	}
@@ -31,11 +37,19 @@ func (p *Performer) finish(q *request.Request, r *Result) {
 	tell := p.host.Made
 	if q.Command == abi.ObjGet {
 		kinds, tell = ObjectAt(r.FD), p.host.Opened
+		if kinds == abi.Map && len(p.ReadOnly) > 0 && q.Field("file_flags")&abi.FRdonly == 0 && p.readOnly(ObjectID(abi.Map, r.FD)) {
+			sys.Close(r.FD)
+			r.FD, r.Errno = -1, sys.EACCES // as for a pin that may not be written
+			return
+		}
 	}
 	if kinds == abi.Map || kinds == abi.Prog || kinds == abi.BTF {
 		tell(r.FD)
 	}
 }
+
+// readOnly says whether a map is opened to be read alone.
+func (p *Performer) readOnly(id uint32) bool { return slices.Contains(p.ReadOnly, id) }
 
 // ObjectID asks the kernel for the id of the object at fd, which is of this kind;
 // 0 where it has none.

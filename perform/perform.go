@@ -117,7 +117,9 @@ type Performer struct {
 	res     Result
 	pathFD  int       // what a path leads to, -1 for none
 	pathErr sys.Errno // why it leads nowhere
-	asks    bool      // it performs what the workload hasn't asked for
+	// ReadOnly are the ids of maps that are opened to be read alone.
+	ReadOnly []uint32
+	asks     bool // it performs what the workload hasn't asked for
 }
 
 // NewForWorker returns the Performer of a worker, which takes its memory from mem:

@@ -63,6 +63,14 @@ type Share struct {
 	ID    int64  `json:"id,omitempty"`
 }
 
+// String is how users know it.
+func (s Share) String() string {
+	if s.Path != "" {
+		return s.Path
+	}
+	return fmt.Sprintf("the %s of id %d", s.Kind, s.ID)
+}
+
 // Rules is a policy made of rules: the first that matches decides.
 type Rules struct {
 	spec    Spec

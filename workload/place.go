@@ -21,6 +21,8 @@ type Known struct {
 	UserNS   uint64         // inode of its user namespace
 	Cgroup   sys.FileID     // the directory of its cgroup (v2)
 	CPUs     int            // that there could be
+	// ReadOnly are the ids of the maps that are shared with it to be read alone.
+	ReadOnly []uint32
 	// Names are those of the kernel's types, and Tracepoints the kernel's: a worker maps
 	// them by itself.
 	Names       *btfnames.Names `json:"-"`

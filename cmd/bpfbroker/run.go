@@ -177,9 +177,6 @@ func (o *runOptions) config(args []string, stderr io.Writer) (launch.Config, err
 	if err != nil {
 		return cfg, fmt.Errorf("run: --policy: %w", err)
 	}
-	if err := enforceable(pol); err != nil {
-		return cfg, fmt.Errorf("run: --policy: %w", err)
-	}
 	if rules, is := pol.(*policy.Rules); is && o.recorded {
 		if pol, err = rules.Recorded(); err != nil {
 			return cfg, fmt.Errorf("run: --policy: %w", err)
@@ -333,7 +330,7 @@ func (o *runOptions) serve(cfg launch.Config, w *launch.Workload) (launch.ExitSt
 	none := launch.ExitStatus{}
 	k, err := daemon.Keep(daemon.Workload{
 		ID: cfg.ID, Kind: worker.Kind(o.worker), Policy: o.decides, Memory: o.memory, Audit: o.audit, AuditPrograms: o.programs,
-		Listener: w.Listener(), UserNS: w.UserNS(), NetNS: w.NetNS(), Cgroup: w.WorkerCgroup(), Own: w.OwnCgroup(), Tasks: w.WorkerTasks(),
+		Listener: w.Listener(), UserNS: w.UserNS(), NetNS: w.NetNS(), Cgroup: w.WorkerCgroup(), Own: w.OwnCgroup(), BPFFS: w.BPFFS(), Tasks: w.WorkerTasks(),
 	})
 	if err != nil {
 		return none, ledger.Summary{}, err
@@ -384,14 +381,4 @@ func summarize(w io.Writer, policyName string, r ledger.Summary) {
 	for _, d := range r.Denied {
 		fmt.Fprintf(w, "  %6d  %s\n", d.Count, strings.TrimSpace(d.Command+" "+d.Kind))
 	}
-}
-
-// enforceable refuses a policy whose author relies on what doesn't exist yet: shared
-// objects.
-func enforceable(p policy.Policy) error {
-	r, is := p.(*policy.Rules)
-	if !is || len(r.Spec().Share) == 0 {
-		return nil
-	}
-	return fmt.Errorf("policy %q has shared objects, which this version doesn't have; take them out of %s", p.Name(), r.Spec().File)
 }

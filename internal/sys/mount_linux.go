@@ -53,6 +53,23 @@ func InNetNS(ns int, f func() error) error {
 	})
 }
 
+// WithFileIDs runs f on a thread whose files are made by uid and gid, and ends with f. f
+// must not start goroutines.
+func WithFileIDs(uid, gid int, f func() error) error {
+	return onThread(func() error {
+		// Both say the id before, whatever happens (setfsuid(2)): so they are asked twice.
+		_, _ = unix.SetfsgidRetGid(gid)
+		_, _ = unix.SetfsuidRetUid(uid)
+		if now, _ := unix.SetfsgidRetGid(-1); now != gid {
+			return fmt.Errorf("make files as group %d: not possible", gid)
+		}
+		if now, _ := unix.SetfsuidRetUid(-1); now != uid {
+			return fmt.Errorf("make files as user %d: not possible", uid)
+		}
+		return f()
+	})
+}
+
 // InOwnMountNS runs f on a thread whose mount namespace belongs to the process's user
 // namespace, and ends with f. f must not start goroutines.
 func InOwnMountNS(f func() error) error {

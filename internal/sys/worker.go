@@ -167,6 +167,15 @@ func SpareFromOOM(pid int) error {
 	return os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte("-900"), 0)
 }
 
+// OwnerOf is whose a file is.
+func OwnerOf(fd int) (uid, gid uint32, e Errno) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return 0, 0, err.(unix.Errno)
+	}
+	return st.Uid, st.Gid, 0
+}
+
 // Duplicate returns another fd of the same open file, O_CLOEXEC.
 func Duplicate(fd int) (*os.File, error) {
 	n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)

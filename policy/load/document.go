@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"path"
 	"regexp"
 	"slices"
 	"strconv"
@@ -33,6 +34,7 @@ type document struct {
 	spec      policy.Spec
 	variables []entry
 	rules     []*ruleNodes
+	shares    []*yaml.Node // of spec.Share
 }
 
 // entry is a key with its value.
@@ -327,6 +329,31 @@ func (d *document) selector(n *yaml.Node) {
 		}})
 }
 
+// addShare adds an element. Each path gets its last part for a name in the workload's bpffs.
+func (d *document) addShare(n *yaml.Node, s policy.Share) {
+	for _, o := range d.spec.Share {
+		if s.Path != "" && o.Path != "" && path.Base(s.Path) == path.Base(o.Path) {
+			d.node(n, "%q and %q would both be pinned as %q in the workload's bpffs", clip(o.Path), clip(s.Path), path.Base(s.Path))
+			break
+		}
+	}
+	d.spec.Share, d.shares = append(d.spec.Share, s), append(d.shares, n)
+}
+
+// readable refuses maps that are shared to be read alone where programs could write them:
+// the kernel lets a program write to what is in a map of maps, which a workload fills
+// without being asked.
+func (d *document) readable(c policy.Ceiling) {
+	if !c.Maps.Has("array_of_maps") && !c.Maps.Has("hash_of_maps") {
+		return
+	}
+	for i, s := range d.spec.Share {
+		if !s.Write && (s.Path != "" || s.Kind == "map") {
+			d.node(d.shares[i], "%s is shared to be read alone, but the rules could allow maps of maps (array_of_maps, hash_of_maps), by which a program could write to it; deny those, or give access: read-write", s)
+		}
+	}
+}
+
 func (d *document) share(n *yaml.Node) {
 	if n.Kind != yaml.SequenceNode {
 		d.node(n, "share is %s; wanted a list", kind(n))
@@ -336,7 +363,7 @@ func (d *document) share(n *yaml.Node) {
 		d.node(n, "share has %d elements; at most %d", len(n.Content), maxList)
 		return
 	}
-	path := func(s *policy.Share) func(*yaml.Node) {
+	pathOf := func(s *policy.Share) func(*yaml.Node) {
 		return func(n *yaml.Node) {
 			d.text("a path", 4096, &s.Path)(n)
 			if s.Path != "" && !strings.HasPrefix(s.Path, "/") {
@@ -347,14 +374,14 @@ func (d *document) share(n *yaml.Node) {
 	for _, c := range n.Content {
 		var s policy.Share
 		if c.Kind == yaml.ScalarNode {
-			path(&s)(c)
-			d.spec.Share = append(d.spec.Share, s)
+			pathOf(&s)(c)
+			d.addShare(c, s)
 			continue
 		}
 		kinds := []string{"map", "prog", "link", "btf"}
 		access := false
 		d.fields(c, "an element of share",
-			field{"path", false, path(&s)},
+			field{"path", false, pathOf(&s)},
 			field{"access", false, d.word("access", []string{"read-only", "read-write"}, func(i int) { s.Write, access = i == 1, true })},
 			field{"kind", false, d.word("kind of object", kinds, func(i int) { s.Kind = kinds[i] })},
 			field{"id", false, func(n *yaml.Node) { d.number(n, "id", &s.ID, false) }})
@@ -367,7 +394,7 @@ func (d *document) share(n *yaml.Node) {
 		case s.Path == "" && access:
 			d.node(c, "access is for a path; by an id an object can only be looked at")
 		}
-		d.spec.Share = append(d.spec.Share, s)
+		d.addShare(c, s)
 	}
 }
 

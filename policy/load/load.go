@@ -32,6 +32,9 @@ func Parse(file string, text []byte) (*policy.Rules, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
+	if d.readable(r.Ceiling()); d.err() != nil {
+		return nil, d.err()
+	}
 	return r.WithSource(text), nil
 }
 

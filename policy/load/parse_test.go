@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -65,8 +66,8 @@ func TestParse(t *testing.T) {
 	if got, want := fmt.Sprint(s.Selector), "{[alice] [dev] [reg/*] map[app:x] [/user.slice]}"; got != want {
 		t.Errorf("selector %s, wanted %s", got, want)
 	}
-	if got, want := fmt.Sprint(s.Share), "[{/sys/fs/bpf/a false  0} {/sys/fs/bpf/b true  0} { false map 7}]"; got != want {
-		t.Errorf("share %s, wanted %s", got, want)
+	if want := []policy.Share{{Path: "/sys/fs/bpf/a"}, {Path: "/sys/fs/bpf/b", Write: true}, {Kind: "map", ID: 7}}; !slices.Equal(s.Share, want) {
+		t.Errorf("share %v, wanted %v", s.Share, want)
 	}
 	if got, want := p.Limits(), (policy.Limits{Maps: 3, Bytes: 2 << 20, Insns: 100}); got != want {
 		t.Errorf("limits %v, wanted %v", got, want)
