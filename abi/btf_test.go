@@ -337,7 +337,7 @@ func TestBTFEnums(t *testing.T) {
 var flagSets = []*abi.Values{abi.MapFlags, abi.ElemFlags, abi.KprobeMultiFlags, abi.UprobeMultiFlags}
 
 var allFlags = []*abi.Values{abi.MapFlags, abi.ProgFlags, abi.AttachFlags, abi.ElemFlags, abi.TestFlags, abi.ObjectFlags, abi.OpenFlags,
-	abi.QueryFlags, abi.BTFFlags, abi.XDPFlags, abi.UpdateFlags, abi.KprobeMultiFlags, abi.UprobeMultiFlags, abi.NetfilterFlags, abi.LogLevels, abi.PerfEventFlags}
+	abi.QueryFlags, abi.BTFFlags, abi.XDPFlags, abi.UpdateFlags, abi.KprobeMultiFlags, abi.UprobeMultiFlags, abi.NetfilterFlags, abi.LogLevels, abi.PerfEventFlags, abi.PerfSampleFlags}
 
 func TestBTFFlags(t *testing.T) {
 	k := runningKernel(t)
@@ -350,7 +350,7 @@ func TestBTFFlags(t *testing.T) {
 		if e, ok := typ.(*btf.Enum); ok && e.Name == "" {
 			anonymous = append(anonymous, e)
 			for _, v := range e.Values {
-				if strings.HasPrefix(v.Name, "BPF_") {
+				if strings.HasPrefix(v.Name, "BPF_") || strings.HasPrefix(v.Name, "PERF_SAMPLE_") {
 					values[v.Name] = v.Value
 				}
 			}

@@ -47,7 +47,7 @@ var PerfEventOpen = func() Row {
 		Args:    []string{1: "pid", 2: "cpu", 3: "group_fd", 4: "flags"},
 		Returns: Result{FD: PerfEvent}, Why: "tracepoints, probes and events of a CPU need CAP_PERFMON"},
 		u32("type").enum(EventTypes).fact("perf_event.type"), u32("size").inout().maybe(), u64("config").fact("perf_event.config"),
-		u64("sample_period"), u64("sample_type"), u64("read_format"), u64("bits"), u32("wakeup_events"), u32("bp_type"),
+		u64("sample_period"), u64("sample_type").flags(PerfSampleFlags).fact("perf_event.sample"), u64("read_format"), u64("bits"), u32("wakeup_events"), u32("bp_type"),
 		union(
 			[]part{u64("config1").when(probe(NoProbe))},
 			[]part{u64("kprobe_func").in(ElemString, Len{Elem: MaxSymbol, Max: MaxSymbol}).when(probe(Kprobe)).fact("perf_event.function")},
@@ -118,4 +118,12 @@ var (
 
 	PerfEventFlags = bits("perf_event_open.flags",
 		"PERF_FLAG_FD_NO_GROUP", 0, "PERF_FLAG_FD_OUTPUT", 1, "PERF_FLAG_PID_CGROUP", 2, "PERF_FLAG_FD_CLOEXEC", 3)
+
+	// PerfSampleFlags are enum perf_event_sample_format.
+	PerfSampleFlags = bits("perf_event_sample_format",
+		"PERF_SAMPLE_IP", 0, "PERF_SAMPLE_TID", 1, "PERF_SAMPLE_TIME", 2, "PERF_SAMPLE_ADDR", 3, "PERF_SAMPLE_READ", 4, "PERF_SAMPLE_CALLCHAIN", 5,
+		"PERF_SAMPLE_ID", 6, "PERF_SAMPLE_CPU", 7, "PERF_SAMPLE_PERIOD", 8, "PERF_SAMPLE_STREAM_ID", 9, "PERF_SAMPLE_RAW", 10,
+		"PERF_SAMPLE_BRANCH_STACK", 11, "PERF_SAMPLE_REGS_USER", 12, "PERF_SAMPLE_STACK_USER", 13, "PERF_SAMPLE_WEIGHT", 14, "PERF_SAMPLE_DATA_SRC", 15,
+		"PERF_SAMPLE_IDENTIFIER", 16, "PERF_SAMPLE_TRANSACTION", 17, "PERF_SAMPLE_REGS_INTR", 18, "PERF_SAMPLE_PHYS_ADDR", 19, "PERF_SAMPLE_AUX", 20,
+		"PERF_SAMPLE_CGROUP", 21, "PERF_SAMPLE_DATA_PAGE_SIZE", 22, "PERF_SAMPLE_CODE_PAGE_SIZE", 23, "PERF_SAMPLE_WEIGHT_STRUCT", 24)
 )

@@ -120,6 +120,10 @@ func (s *supervisor) startAudit(target, programs string) error {
 // know gathers what facts take of the workload.
 func (s *supervisor) know(userNS uint64) *workload.Known {
 	k := &workload.Known{Workload: facts.Workload{ID: s.id, UID: int64(os.Getuid()), GID: int64(os.Getgid())}, UserNS: userNS, CPUs: sys.PossibleCPUs()}
+	// From a namespace of its own none of its processes comes into the host's, which takes
+	// rights there. What began in the host's has it for good, though a thread may be elsewhere:
+	// an fd that is made there is used here.
+	k.Workload.NetnsOwn = sys.OwnedBelow(int(s.files[fdNetNS].Fd()), userNS)
 	own := s.files[fdOwn]
 	if own == nil { // a daemon of another version didn't keep it
 		return k

@@ -34,7 +34,7 @@ type Workload struct {
 	ID          string
 	UID, GID    int64  // of its owner, in the initial user namespace
 	Cgroup      string // path below the root of the cgroup v2 hierarchy
-	NetnsOwn    bool   // its network namespace isn't the host's
+	NetnsOwn    bool   // no process of it is, or can come, into the host's network namespace
 	Container   Container
 	Labels      map[string]string
 	Annotations map[string]string
@@ -62,20 +62,21 @@ type Map struct {
 
 // Prog is what BPF_PROG_LOAD loads.
 type Prog struct {
-	Type       string // "xdp"
-	AttachType string // expected_attach_type; "" where the program's type has none
-	Name       string
-	License    string
-	Insns      int64
-	Flags      []string // BPF_F_…
-	Sleepable  bool
-	Signed     bool
-	Helpers    []string // names of the helpers that it calls, sorted: "bpf_map_lookup_elem"
-	Kfuncs     []string // of the kernel's functions that it calls, sorted
-	MapTypes   []string // of the maps that its instructions or fd_array name, sorted
-	MapIDs     []int64  // their ids, sorted
-	Target     Target   // what it is for, by BTF
-	Digest     string   // normalised: see package digest
+	Type          string // "xdp"
+	AttachType    string // expected_attach_type; "" where the program's type has none
+	Name          string
+	License       string
+	Insns         int64
+	Flags         []string // BPF_F_…
+	Sleepable     bool
+	Signed        bool
+	Helpers       []string // names of the helpers that it calls, sorted: "bpf_map_lookup_elem"
+	Kfuncs        []string // of the kernel's functions that it calls, sorted
+	MapTypes      []string // of the maps that its instructions or fd_array name, sorted
+	MapIDs        []int64  // their ids, sorted
+	ForeignMapIDs []int64  // of those of them that weren't made for the workload
+	Target        Target   // what it is for, by BTF
+	Digest        string   // normalised: see package digest
 }
 
 // Target is the function, tracepoint or structure that a program names by its BTF id.
@@ -117,9 +118,10 @@ type Event struct {
 	PID        int64 // as the application says it: 0 itself, -1 all
 	PIDOwn     bool  // it is the workload's
 	CPU        int64
-	Tracepoint string // "sched:sched_switch"
-	Function   string // of a kprobe
-	File       string // of a uprobe
+	Sample     []string // PERF_SAMPLE_…: what the kernel records at each
+	Tracepoint string   // "sched:sched_switch"
+	Function   string   // of a kprobe
+	File       string   // of a uprobe
 	FileShared bool
 	Offset     int64
 }

@@ -35,7 +35,7 @@ type Inspector struct {
 
 	// What lists of facts are made in.
 	flags, helpers, kfuncs, mapTypes, functions []string
-	mapIDs, offsets                             []int64
+	mapIDs, foreignMapIDs, offsets              []int64
 }
 
 // Request returns the facts of a request: all that its own copy shows, and those others
@@ -232,11 +232,6 @@ func (i *Inspector) caller() {
 	if i.wants("workload.argv") {
 		w.Argv, err = i.at.Argv()
 		i.found("workload.argv", err)
-	}
-	if i.wants("workload.netns_own") {
-		w.NetnsOwn, err = i.at.NetNSOwn(CallersNetNS)
-		i.found("workload.netns_own", err)
-		w.NetnsOwn = w.NetnsOwn && err == nil
 	}
 	counts := [...]string{"counts.maps", "counts.progs", "counts.links", "counts.bytes"}
 	if i.needs.Any("counts.") {

@@ -30,13 +30,14 @@ map.value_size=12
 map.max_entries=5
 map.flags=[BPF_F_MMAPABLE BPF_F_TOKEN_FD 0x40000000]
 map.name=ma
-map.bytes=5120
+map.bytes=8192
 token=true`},
 		{"prog_load", func(e *env) *request.Request {
 			e.object(5, abi.Map, values{"type": 1, "id": 77})
 			e.object(6, abi.Map, values{"type": 2, "id": 12})
 			e.Files[8], e.Files[9] = abi.BTF, abi.BTF
 			e.place.BTFs = map[int]string{8: "xfs", 9: "vmlinux"}
+			e.place.Owned = map[abi.Object][]uint32{abi.Map: {12}}
 			e.place.Types = map[brokertest.Type]string{{BTF: 8, ID: 300}: "xfs_kfunc", {BTF: -1, ID: 40}: "bpf_task_acquire", {BTF: -1, ID: 50}: "tcp_v4_connect"}
 			insns := slices.Concat(
 				wide(1, 5, 0), wide(6, 1, 16), insn(call, 0, 0, 6), insn(call, 1, 0, 1), insn(exitInsn, 0, 0, 0),
@@ -61,6 +62,7 @@ prog.helpers=[bpf_map_lookup_elem bpf_trace_printk helper 999]
 prog.kfuncs=[bpf_task_acquire xfs_kfunc]
 prog.map_types=[array hash]
 prog.map_ids=[12 77]
+prog.foreign_map_ids=[77]
 prog.target_kind=kernel
 prog.target=tcp_v4_connect
 prog.digest=DIGEST`},
@@ -106,6 +108,7 @@ prog.insns=5
 prog.kfuncs? the function with BTF id 40: {-1 40}: not there
 prog.map_types? look at fd 5: bad file descriptor
 prog.map_ids? look at fd 5: bad file descriptor
+prog.foreign_map_ids? look at fd 5: bad file descriptor
 prog.target_kind? 4: not there
 prog.target_module? 4: not there
 prog.target? 4: not there
@@ -519,7 +522,7 @@ var computed = func() map[string]bool {
 	m := map[string]bool{}
 	for _, name := range []string{
 		"command", "map.bytes", "token",
-		"prog.sleepable", "prog.signed", "prog.helpers", "prog.kfuncs", "prog.map_types", "prog.map_ids",
+		"prog.sleepable", "prog.signed", "prog.helpers", "prog.kfuncs", "prog.map_types", "prog.map_ids", "prog.foreign_map_ids",
 		"prog.target_kind", "prog.target_module", "prog.target_prog", "prog.target", "prog.digest",
 		"attach.prog_id", "attach.prog_type", "attach.prog_own", "attach.cgroup", "attach.cgroup_inside",
 		"attach.ifname", "attach.netns_own", "attach.file_shared", "attach.pid_own",

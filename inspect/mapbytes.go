@@ -27,7 +27,11 @@ func mapBytes(typ, key, value, entries, flags, extra uint64, cpus uint64) int64 
 	case "array", "array_of_maps", "prog_array", "perf_event_array", "cgroup_array":
 		// kernel/bpf/arraymap.c, array_map_alloc: rounded up to a power of 2 against
 		// speculation past the end, unless the maker has CAP_PERFMON.
-		return sum(head, roundUp(times(value8, powerOf2(entries)), choose(flags&mmapable != 0, page, 8)))
+		// One that can be mapped begins at a page, and has another before that.
+		if flags&mmapable != 0 {
+			return sum(page, roundUp(times(value8, powerOf2(entries)), page))
+		}
+		return sum(head, roundUp(times(value8, powerOf2(entries)), 8))
 	case "percpu_array":
 		return sum(head, times(powerOf2(entries), sum8(8, perCPU(value8))))
 	case "hash", "hash_of_maps", "percpu_hash", "lru_hash", "lru_percpu_hash":
@@ -132,11 +136,4 @@ func powerOf2(n uint64) uint64 {
 		return math.MaxUint64
 	}
 	return 1 << bits.Len64(n-1)
-}
-
-func choose(c bool, a, b uint64) uint64 {
-	if c {
-		return a
-	}
-	return b
 }

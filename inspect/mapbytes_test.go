@@ -15,7 +15,7 @@ func TestMapBytes(t *testing.T) {
 	}{
 		{"array", 4, 4, 1024, 0, head + 8*1024},
 		{"array", 4, 4, 1000, 0, head + 8*1024},
-		{"array", 4, 4, 1, mmapable, head + 4096},
+		{"array", 4, 4, 1, mmapable, 4096 + 4096},
 		{"percpu_array", 4, 8, 16, 0, head + 16*(8+4*8)},
 		{"hash", 4, 8, 100, 0, head + 16*128 + (100+4)*(48+8+8) + 4*8},
 		{"hash", 4, 8, 100, noPrealloc, head + 16*128 + 100*(48+8+8+8) + 4*8},

@@ -22,7 +22,7 @@ func (i *Inspector) progLoad() {
 		return
 	}
 	i.progCalls()
-	if i.wants("prog.map_types") || i.wants("prog.map_ids") {
+	if i.wants("prog.map_types") || i.wants("prog.map_ids") || i.wants("prog.foreign_map_ids") {
 		i.progMaps()
 	}
 	if i.needs.Any("prog.target") {
@@ -152,6 +152,7 @@ func (i *Inspector) progMaps() {
 		if err != nil {
 			i.unknown("prog.map_types", err.Error())
 			i.unknown("prog.map_ids", err.Error())
+			i.unknown("prog.foreign_map_ids", err.Error())
 			break
 		}
 		i.mapTypes, i.mapIDs = append(i.mapTypes, typ), append(i.mapIDs, id)
@@ -160,6 +161,25 @@ func (i *Inspector) progMaps() {
 	slices.Sort(i.mapIDs)
 	i.mapTypes, i.mapIDs = slices.Compact(i.mapTypes), slices.Compact(i.mapIDs)
 	p.MapTypes, p.MapIDs = i.mapTypes, i.mapIDs
+	if i.wants("prog.foreign_map_ids") {
+		i.foreignMaps()
+	}
+}
+
+// foreignMaps finds out which of the program's maps are neither the workload's nor
+// shared with it.
+func (i *Inspector) foreignMaps() {
+	i.foreignMapIDs = i.foreignMapIDs[:0]
+	for _, id := range i.mapIDs {
+		own, shared, err := i.at.Owns(abi.Map, uint32(id))
+		if !i.found("prog.foreign_map_ids", err) {
+			return
+		}
+		if !own && !shared {
+			i.foreignMapIDs = append(i.foreignMapIDs, id)
+		}
+	}
+	i.f.Prog.ForeignMapIDs = i.foreignMapIDs
 }
 
 func (i *Inspector) mapInfo(n int) (typ string, id int64, err error) {

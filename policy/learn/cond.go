@@ -41,7 +41,7 @@ var bounds = map[string]bound{
 	"attach.tracepoint": Names, "attach.functions": Subset, "attach.file": Files, "attach.file_shared": IfNot, "attach.pid_own": IfTrue,
 	"attach.protocol": Names, "attach.hook": Names,
 
-	"perf_event.type": Names, "perf_event.config": Values, "perf_event.pid_own": IfTrue, "perf_event.tracepoint": Names,
+	"perf_event.type": Names, "perf_event.config": Values, "perf_event.sample": Subset, "perf_event.pid_own": IfTrue, "perf_event.tracepoint": Names,
 	"perf_event.function": Names, "perf_event.file": Files, "perf_event.file_shared": IfNot,
 
 	"object.kind": Names, "object.own": IfTrue, "token": IfNot,

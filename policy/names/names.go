@@ -54,21 +54,22 @@ func flags(what string, v *abi.Values) *Domain {
 var domains = sync.OnceValue(func() map[string]*Domain {
 	maps, progs, attachs := enum("map type", abi.MapTypes), enum("program type", abi.ProgTypes), enum("attach type", abi.AttachTypes, "")
 	return map[string]*Domain{
-		"command":          {"command", policy.Commands()},
-		"map.type":         maps,
-		"map.flags":        flags("map flag", abi.MapFlags),
-		"prog.type":        progs,
-		"prog.attach_type": attachs,
-		"prog.flags":       flags("program flag", abi.ProgFlags),
-		"prog.helpers":     {"helper", strings.Fields(helpersText)},
-		"prog.map_types":   maps,
-		"prog.target_kind": {"kind of target", []string{"kernel", "module", "program", ""}},
-		"attach.type":      attachs,
-		"attach.prog_type": enum("program type", abi.ProgTypes, ""),
-		"attach.protocol":  {"protocol", []string{"ipv4", "ipv6", ""}},
-		"attach.hook":      {"netfilter hook", []string{"prerouting", "input", "forward", "output", "postrouting", ""}},
-		"perf_event.type":  enum("event type", abi.EventTypes, "kprobe", "uprobe"),
-		"object.kind":      {"kind of object", []string{"map", "prog", "link", "btf", "token", ""}},
+		"command":           {"command", policy.Commands()},
+		"map.type":          maps,
+		"map.flags":         flags("map flag", abi.MapFlags),
+		"prog.type":         progs,
+		"prog.attach_type":  attachs,
+		"prog.flags":        flags("program flag", abi.ProgFlags),
+		"prog.helpers":      {"helper", strings.Fields(helpersText)},
+		"prog.map_types":    maps,
+		"prog.target_kind":  {"kind of target", []string{"kernel", "module", "program", ""}},
+		"attach.type":       attachs,
+		"attach.prog_type":  enum("program type", abi.ProgTypes, ""),
+		"attach.protocol":   {"protocol", []string{"ipv4", "ipv6", ""}},
+		"attach.hook":       {"netfilter hook", []string{"prerouting", "input", "forward", "output", "postrouting", ""}},
+		"perf_event.sample": flags("sample flag", abi.PerfSampleFlags),
+		"perf_event.type":   enum("event type", abi.EventTypes, "kprobe", "uprobe"),
+		"object.kind":       {"kind of object", []string{"map", "prog", "link", "btf", "token", ""}},
 	}
 })
 
