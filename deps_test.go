@@ -51,7 +51,7 @@ var mayImport = map[string][]string{
 	"helper":       {"abi", "audit", "facts", "inspect", "internal/arena", "internal/sys", "perform", "policy", "request", "workload"},
 	"broker":       {"abi", "audit", "facts", "helper", "inspect", "internal/arena", "internal/sys", "ledger", "loader", "notify", "perform", "policy", "reply", "request", "workload"},
 	"worker":       {"abi", "audit", "broker", "btfnames", "confine", "helper", "internal/poller", "internal/sys", "ledger", "policy", "request", "workload"},
-	"daemon":       {"audit", "btfnames", "facts", "helper", "internal/poller", "internal/sys", "ledger", "perform", "policy", "request", "tracing", "worker", "workload"},
+	"daemon":       {"abi", "audit", "btfnames", "facts", "helper", "internal/poller", "internal/sys", "ledger", "perform", "policy", "request", "tracing", "worker", "workload"},
 	"launch":       {"internal/sys", "tracing"},
 	"tracing":      {"internal/sys"},
 	"control":      {"internal/sys", "policy"},

@@ -19,6 +19,7 @@ const (
 	Names        // a string: one of those seen
 	Files        // likewise, and of paths that are others each time what stays
 	Subset       // a list: nothing but what was seen
+	Empty        // a list: empty, if it always was
 	AtMost       // a number: not more than was seen
 	Values       // a number: one of those seen
 	IfTrue       // a bool: true, if it always was. False allows more
@@ -33,7 +34,7 @@ var bounds = map[string]bound{
 	"map.type": Names, "map.key_size": AtMost, "map.value_size": AtMost, "map.max_entries": AtMost, "map.flags": Subset,
 
 	"prog.type": Names, "prog.attach_type": Names, "prog.insns": AtMost, "prog.flags": Subset,
-	"prog.helpers": Subset, "prog.kfuncs": Subset, "prog.map_types": Subset,
+	"prog.helpers": Subset, "prog.kfuncs": Subset, "prog.map_types": Subset, "prog.foreign_map_ids": Empty,
 	"prog.target_kind": Names, "prog.target_module": Names, "prog.target": Names,
 
 	"attach.type": Names, "attach.flags": Subset, "attach.prog_type": Names, "attach.prog_own": IfTrue,
@@ -151,11 +152,10 @@ func (w *writer) unknown(o *Operation, f *facts.Fact) {
 	w.note("%s: %s isn't asked for, as of some it isn't known: %s", o.Facts.Command, f.Name, quote(shorter(why, 100)))
 }
 
-// never says that the command never knows the fact (package inspect): what is pinned at a
-// path, whose a link is, what type the program of a link has.
+// never says that the command may never know the fact (package inspect): what is pinned
+// where nothing is, what type the program of a link has.
 func never(command string, f *facts.Fact) bool {
-	return command == "obj_get" && strings.HasPrefix(f.Name, "object.") || command == "link_get_fd_by_id" && f.Name == "object.own" ||
-		f.Name == "attach.prog_type"
+	return command == "obj_get" && strings.HasPrefix(f.Name, "object.") || f.Name == "attach.prog_type"
 }
 
 func (w *writer) values(f *facts.Fact, b bound, group []*seen) *cond {
@@ -168,6 +168,11 @@ func (w *writer) values(f *facts.Fact, b bound, group []*seen) *cond {
 		return w.names(f, v)
 	case Subset:
 		return w.names(f, values(group, f))
+	case Empty:
+		if slices.ContainsFunc(group, func(s *seen) bool { return len(*f.At(&s.Facts).(*[]int64)) > 0 }) {
+			return nil
+		}
+		return &cond{fact: f, bound: b}
 	case AtMost:
 		c := &cond{fact: f, bound: b}
 		for _, s := range group {
@@ -292,6 +297,8 @@ func (c *cond) holds(o *Operation) bool {
 		return c.has(*p)
 	case *[]string:
 		return !slices.ContainsFunc(*p, func(s string) bool { return !c.has(s) })
+	case *[]int64:
+		return len(*p) == 0
 	case *int64:
 		return c.bound == AtMost && *p <= c.most || slices.Contains(c.ints, *p)
 	case *bool:
@@ -333,6 +340,8 @@ func (c *cond) say() string {
 		s = name
 	case IfNot:
 		s = "!" + name
+	case Empty:
+		s = "size(" + name + ") == 0"
 	case AtMost:
 		s = fmt.Sprintf("%s <= %d", name, c.most)
 	case Values:

@@ -238,7 +238,6 @@ func (w *writer) rules(all []*seen) bool {
 		r.refused = true
 	}
 	w.list = append(append(w.list, more...), w.impossible(impossible)...)
-	w.list = append(w.list, w.asked(worked)...)
 	if len(w.list) > maxGroups {
 		return false
 	}
@@ -267,48 +266,6 @@ func whole(o *Operation) bool {
 		}
 	}
 	return true
-}
-
-// asked makes rules for what the worker asks the daemon itself, by the same policy, to
-// perform what was seen: which no log has where it is allowed.
-func (w *writer) asked(worked []*seen) []*rule {
-	var all []*seen
-	done := map[string]bool{}
-	ask := func(f facts.Facts) {
-		s := &seen{Operation: Operation{Facts: f, Verdict: policy.Allow, Outcome: "ok"}}
-		key := identity(&s.Operation)
-		if !done[key] && !slices.ContainsFunc(w.list, func(r *rule) bool { return r.verdict == policy.Allow && r.matches(&s.Operation) }) {
-			all = append(all, s)
-		}
-		done[key] = true
-	}
-	for _, s := range worked {
-		if s.Verdict != policy.Allow {
-			continue
-		}
-		switch f := &s.Facts; f.Command {
-		case "perf_event_set_bpf": // which program the event has
-			ask(facts.Facts{Command: "task_fd_query"})
-		case "prog_attach", "prog_detach": // which programs are there
-			there := facts.Facts{Command: "prog_query", Attach: f.Attach}
-			there.Attach.Flags, there.Attach.ProgType, there.Attach.ProgOwn = nil, "", false
-			ask(there)
-		case "prog_load":
-			if f.Prog.Type != "syscall" || !slices.Contains(f.Prog.Helpers, "bpf_sys_bpf") {
-				continue
-			}
-			// A loader, which the broker runs itself: the maps that it names, the types that it
-			// looks for.
-			ask(facts.Facts{Command: "map_get_fd_by_id", Object: facts.Object{Kind: "map", Own: true}})
-			ask(facts.Facts{Command: "btf_get_next_id"})
-			ask(facts.Facts{Command: "btf_get_fd_by_id", Object: facts.Object{Kind: "btf"}})
-		}
-	}
-	list := w.grouped(all)
-	for _, r := range list {
-		r.asked = true
-	}
-	return list
 }
 
 // untold is a fact of the operation that isn't known, though a rule would ask for it and

@@ -18,7 +18,6 @@ type rule struct {
 	verdict  policy.Verdict
 	errno    string // of a denial
 	refused  bool   // the kernel has refused all that it was made of
-	asked    bool   // it is for the worker's own questions
 
 	// Of the comment.
 	count    int
@@ -134,7 +133,7 @@ func (r *rule) text() string {
 
 // but is all that the rule says, but of the fact; of "", but of the commands.
 func (r *rule) but(fact string) string {
-	parts := []string{r.verdict.String(), r.errno, fmt.Sprint(r.asked)}
+	parts := []string{r.verdict.String(), r.errno}
 	if fact != "" {
 		parts = append(parts, r.commands...)
 	}
@@ -178,9 +177,6 @@ func (r *rule) join(o *rule, fact string) bool {
 
 // comment says how often it was seen.
 func (r *rule) comment() string {
-	if r.asked {
-		return "The broker's own questions, to perform what is allowed elsewhere."
-	}
 	s := "Seen once"
 	if r.count > 1 {
 		s = fmt.Sprintf("Seen %d times", r.count)
