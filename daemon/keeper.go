@@ -52,7 +52,7 @@ type Keeper struct {
 	failed bool // the last one didn't
 
 	policy  policy.Policy // that the next daemon serves by
-	fresh   bool          // it doesn't go on with the worker that there is
+	fresh   bool          // it begins with this policy: it doesn't go on with a worker that there is
 	loaders bool          // the workload's filter is made for programs that load others
 
 	objects, netNS *os.File // as the daemon has them
@@ -88,7 +88,7 @@ func Keep(w Workload) (*Keeper, error) {
 	k := &Keeper{
 		args:  []string{"bpfbroker", Arg, "--id=" + w.ID, "--kind=" + string(w.Kind), "--memory=" + w.Memory},
 		ready: make(chan error, 1), ended: make(chan error, 1),
-		loaders: w.Policy.Ceiling().Loaders(),
+		loaders: w.Policy.Ceiling().Loaders(), fresh: true,
 	}
 	if k.ledger, err = ledger.Open(int(book.Fd())); err != nil {
 		return nil, err

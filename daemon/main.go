@@ -22,7 +22,8 @@ const storeFD = 3
 type Options struct {
 	ID, Kind, Policy, Memory, FDs string
 	Audit, AuditPrograms          string // as in Workload
-	// Fresh: a worker that another daemon has left is ended, not gone on with.
+	// Fresh: the daemon is the first with this policy. A worker that another one has left is
+	// ended, not gone on with.
 	Fresh bool
 }
 
@@ -77,11 +78,10 @@ func serve(o Options, st store) error {
 	if err != nil {
 		return err
 	}
-	s, err := newSupervisor(o.ID, worker.Kind(o.Kind), pol, o.Memory, st, files)
+	s, err := newSupervisor(o.ID, worker.Kind(o.Kind), pol, o.Memory, o.Fresh, st, files)
 	if err != nil {
 		return err
 	}
-	s.fresh = o.Fresh
 	if o.Audit != "" {
 		if err := s.startAudit(o.Audit, o.AuditPrograms); err != nil {
 			return err

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"path"
@@ -28,12 +29,13 @@ func (s *supervisor) share() error {
 	if !is {
 		return nil
 	}
+	var failed []error
 	for _, sh := range rules.Spec().Share {
 		if err := s.shareOne(sh); err != nil {
-			return fmt.Errorf("policy %q shares %s: %w", s.policy.Name(), sh, err)
+			failed = append(failed, fmt.Errorf("policy %q shares %s: %w", s.policy.Name(), sh, err))
 		}
 	}
-	return nil
+	return errors.Join(failed...)
 }
 
 func (s *supervisor) shareOne(sh policy.Share) error {
@@ -53,7 +55,6 @@ func (s *supervisor) shareOne(sh policy.Share) error {
 		sys.Close(fd)
 		return fmt.Errorf("it is a %v, which has no id", kind)
 	}
-	s.shared(kind, id, sh.Write)
 	dir := s.files[fdBPFFS]
 	if dir == nil {
 		return fmt.Errorf("there is no fd %q", fdBPFFS)
@@ -65,6 +66,7 @@ func (s *supervisor) shareOne(sh policy.Share) error {
 	if err := perform.Pin(dir, path.Base(sh.Path), fd, mode); err != nil {
 		return fmt.Errorf("pin it in the workload's bpffs: %w", err)
 	}
+	s.shared(kind, id, sh.Write)
 	return nil
 }
 

@@ -69,8 +69,8 @@ const (
 )
 
 // newSupervisor prepares for a workload whose fds are files.
-func newSupervisor(id string, kind worker.Kind, pol policy.Policy, memory string, st store, files map[string]*os.File) (*supervisor, error) {
-	s := &supervisor{id: id, kind: kind, policy: pol, memory: memory, store: st, files: files, probes: request.KernelProbes()}
+func newSupervisor(id string, kind worker.Kind, pol policy.Policy, memory string, fresh bool, st store, files map[string]*os.File) (*supervisor, error) {
+	s := &supervisor{id: id, kind: kind, policy: pol, memory: memory, fresh: fresh, store: st, files: files, probes: request.KernelProbes()}
 	for _, name := range []string{fdListener, fdUserNS, fdNetNS, fdCgroup, fdLedger, fdObjects, fdHoldings} {
 		if files[name] == nil {
 			return nil, fmt.Errorf("workload %q: there is no fd %q", id, name)
@@ -99,7 +99,13 @@ func newSupervisor(id string, kind worker.Kind, pol policy.Policy, memory string
 	}
 	s.known = s.know(userNS)
 	s.lists()
-	return s, s.share()
+	if err := s.share(); err != nil {
+		if fresh {
+			return nil, err
+		}
+		s.ledger.Fault(err) // what has changed on the host meanwhile isn't the workload's fault
+	}
+	return s, nil
 }
 
 // startAudit begins to write the log. Whether target can be written to is seen later: a
