@@ -452,12 +452,14 @@ func (w *Workload) mountBPFFS() error {
 		return err
 	}
 	w.bpffs.Close() // nil, but for a stage that asks twice
-	kept, err := sys.Duplicate(mount)
-	if err != nil {
+	return sys.InMountNS(int(w.mnt.Fd()), func() (err error) {
+		if err := sys.AttachMount(mount, bpffsMount); err != nil {
+			return err
+		}
+		// Of another mount, which doesn't keep the workload's busy.
+		w.bpffs, err = sys.CloneMount(mount)
 		return err
-	}
-	w.bpffs = kept
-	return sys.InMountNS(int(w.mnt.Fd()), func() error { return sys.AttachMount(mount, bpffsMount) })
+	})
 }
 
 // lost ends the stage, if it hasn't ended already, and says so in the error.

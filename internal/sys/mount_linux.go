@@ -2,6 +2,7 @@ package sys
 
 import (
 	"fmt"
+	"os"
 	"runtime"
 
 	"golang.org/x/sys/unix"
@@ -263,4 +264,13 @@ func CurrentDir() (string, error) {
 		return "", unix.ENOENT
 	}
 	return string(buf[:n-1]), nil
+}
+
+// CloneMount makes another mount, attached nowhere, of what is mounted at mount.
+func CloneMount(mount int) (*os.File, error) {
+	fd, err := unix.OpenTree(mount, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
+	if err != nil {
+		return nil, fmt.Errorf("clone mount: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "mount"), nil
 }
