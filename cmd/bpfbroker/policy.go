@@ -4,6 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
+	"os/user"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 
@@ -89,6 +92,48 @@ func eachPolicy(files []string, what string, look func(path string) (good bool))
 // or .yml.
 func isFile(nameOrPath string) bool {
 	return strings.Contains(nameOrPath, "/") || strings.HasSuffix(nameOrPath, ".yaml") || strings.HasSuffix(nameOrPath, ".yml")
+}
+
+// chosen is the file of the first policy in a directory whose selector fits a workload that
+// we begin.
+func chosen(dir string) (string, error) {
+	all, err := load.Dir(dir)
+	if err != nil {
+		return "", err
+	}
+	w, err := who()
+	if err != nil {
+		return "", err
+	}
+	p := policy.Select(all, w)
+	if p == nil {
+		return "", fmt.Errorf("none of the %d policies in %q is for user %s (groups %s) in cgroup %s; see their selectors", len(all), dir, w.User, strings.Join(w.Groups, ", "), w.Cgroup)
+	}
+	return p.Spec().File, nil
+}
+
+// who is the owner of a workload that we begin: whoever we are.
+func who() (*policy.Who, error) {
+	w := &policy.Who{UID: os.Getuid()}
+	if u, err := user.LookupId(strconv.Itoa(w.UID)); err == nil { // or it has no name
+		w.User = u.Username
+		ids, _ := u.GroupIds() // or it is in none
+		for _, id := range ids {
+			if g, err := user.LookupGroupId(id); err == nil {
+				w.Groups = append(w.Groups, g.Name)
+			}
+		}
+	}
+	b, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return nil, err
+	}
+	for l := range strings.Lines(string(b)) {
+		if path, v2 := strings.CutPrefix(strings.TrimSuffix(l, "\n"), "0::"); v2 {
+			w.Cgroup = path
+		}
+	}
+	return w, nil
 }
 
 // findPolicy returns the built-in policy of that name, or the one in that file.

@@ -120,7 +120,7 @@ executed, 127 if there is no CMD.`,
 func (o *runOptions) flags(c *cobra.Command, byDefault string) {
 	f := c.Flags()
 	f.SetInterspersed(false) // CMD's flags are CMD's, also without --
-	f.StringVarP(&o.policy, "policy", "p", "", "policy that decides CMD's operations: "+strings.Join(policy.Names(), ", ")+", or a YAML file's path (default: "+byDefault+")")
+	f.StringVarP(&o.policy, "policy", "p", "", "policy that decides CMD's operations: "+strings.Join(policy.Names(), ", ")+", a YAML file's path, or that of a directory of such files, of which the first is taken that selects the workload (default: "+byDefault+")")
 	f.StringVar(&o.net, "net", "host", "network namespace: host (the caller's) or private (a new one, with lo)")
 	f.StringVar(&o.pid, "pid", "host", "pid namespace: host (the caller's) or private (a new one, with an init)")
 	f.StringVar(&o.tracing, "tracing", tracingView, "what CMD sees at /sys/kernel/tracing and /sys/kernel/debug: view (a copy of what tracing tools read) or none (what the host shows to all)")
@@ -172,6 +172,11 @@ func (o *runOptions) config(args []string, stderr io.Writer) (launch.Config, err
 	named := o.policy != ""
 	if !named {
 		o.policy = policy.Default
+	}
+	if st, err := os.Stat(o.policy); err == nil && st.IsDir() && isFile(o.policy) {
+		if o.policy, err = chosen(o.policy); err != nil {
+			return cfg, fmt.Errorf("run: --policy: %w", err)
+		}
 	}
 	pol, err := findPolicy(o.policy)
 	if err != nil {

@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 
 	"cel.dev/cel-go/common/decls"
 
@@ -36,6 +38,44 @@ func Parse(file string, text []byte) (*policy.Rules, error) {
 		return nil, d.err()
 	}
 	return r.WithSource(text), nil
+}
+
+// Dir reads the policies in a directory, in the order of their files' names: *.yaml, but for
+// the files of cases beside them. Mistakes of all are one error.
+func Dir(dir string) (policies []*policy.Rules, err error) {
+	files, err := filepath.Glob(filepath.Join(escape(dir), "*.yaml"))
+	if err != nil {
+		return nil, fmt.Errorf("read policies: %w", err)
+	}
+	var failed []error
+	names := map[string]string{}
+	for _, file := range files {
+		if base := filepath.Base(file); strings.HasPrefix(base, ".") || strings.HasSuffix(base, ".tests.yaml") {
+			continue
+		}
+		p, err := File(file)
+		if err != nil {
+			failed = append(failed, err)
+			continue
+		}
+		if other := names[p.Name()]; other != "" {
+			failed = append(failed, fmt.Errorf("%s: the policy is called %q, as that of %s", file, p.Name(), other))
+		}
+		names[p.Name()] = file
+		policies = append(policies, p)
+	}
+	if len(failed) > 0 {
+		return nil, errors.Join(failed...)
+	}
+	if len(policies) == 0 {
+		return nil, fmt.Errorf("read policies: there is none in %q: none of its files is called *.yaml", dir)
+	}
+	return policies, nil
+}
+
+// escape makes a path a pattern for itself.
+func escape(path string) string {
+	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
 }
 
 // File reads a policy.
