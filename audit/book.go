@@ -81,7 +81,30 @@ func OpenWriter(fd int) (*Writer, error) {
 	if err != nil {
 		return nil, err
 	}
+	b.count()
 	return &Writer{book: b, unmap: unmap}, nil
+}
+
+// count makes sure that the next record gets a new number: a worker that was killed after
+// it had published a record hasn't counted it. (Had it counted before, one that was killed
+// in between would leave a number that nothing has, and the log would tell of a loss.)
+func (b *book) count() {
+	seq := max(b.seq, atomic.LoadUint64(&b.last))
+	head := b.head
+	for at := atomic.LoadUint64(&b.tail); at != head && head-at <= ringSize; {
+		var front [4 + headSize]byte
+		if head-at < uint64(len(front)) {
+			break // no record of ours
+		}
+		b.copyOut(at, front[:])
+		size := uint64(le.Uint32(front[:]))
+		if size < headSize || size > maxEntry || size > head-at-4 {
+			break
+		}
+		seq = max(seq, seqOf(front[4:]))
+		at += 4 + size
+	}
+	atomic.StoreUint64(&b.seq, seq)
 }
 
 // Close unmaps it; no pad may be used afterwards.
@@ -195,7 +218,6 @@ func (w *Writer) put(h *head, body, insns []byte) {
 	b := w.book
 	w.mu.Lock()
 	h.seq = b.seq + 1
-	atomic.StoreUint64(&b.seq, h.seq)
 	at := b.head
 	used := at - atomic.LoadUint64(&b.tail)
 	free := ringSize - min(used, ringSize)
@@ -214,6 +236,7 @@ func (w *Writer) put(h *head, body, insns []byte) {
 		at = b.copyIn(at, insns)
 		atomic.StoreUint64(&b.head, at)
 	}
+	atomic.StoreUint64(&b.seq, h.seq) // after the record: see count
 	w.mu.Unlock()
 	if atomic.LoadUint32(&b.asleep) == 1 && atomic.CompareAndSwapUint32(&b.asleep, 1, 0) {
 		sys.Wake(&b.asleep)

@@ -114,6 +114,42 @@ func note(p *Pad, f *facts.Facts, d *policy.Decision, e *Ended) {
 	p.Free()
 }
 
+// A worker that is killed after it has published a record, and before it has counted it,
+// leaves neither a number twice nor one that nothing has.
+func TestKilledBeforeCounting(t *testing.T) {
+	for _, read := range []bool{false, true} { // whether the record is in the ring still
+		p := newParts(t)
+		w := p.w
+		note(w.Pad(0), aMap, allowed, &Ended{ID: 1})
+		note(w.Pad(0), aMap, allowed, &Ended{ID: 2})
+		if read {
+			p.close(p.log(nil))
+		}
+		w.book.seq = 1 // what was published isn't counted
+		w = p.writer()
+		note(w.Pad(0), aMap, allowed, &Ended{ID: 3})
+		p.close(p.log(nil))
+		got := p.sink.entries(t)
+		if len(got) != 3 {
+			t.Fatalf("read %v: %d records, wanted 3", read, len(got))
+		}
+		for i, e := range got {
+			if e.Lost != 0 || e.Seq != uint64(i+1) || e.Record.Outcome.ID != uint64(i+1) {
+				t.Errorf("read %v: record %d: %+v", read, i, e)
+			}
+		}
+	}
+	// Whatever a workload has written there that has taken its worker over.
+	p := newParts(t)
+	for i := range p.w.book.ring {
+		p.w.book.ring[i] = byte(i * 7)
+	}
+	for _, head := range []uint64{1, 3, 100, ringSize, ringSize + 1, 1 << 63} {
+		p.w.book.head, p.w.book.tail = head, 0
+		p.writer()
+	}
+}
+
 func TestLog(t *testing.T) {
 	p := newParts(t)
 	l := p.log(nil)

@@ -299,7 +299,7 @@ func (c Client) ask(q *request, wait time.Duration) (r reply, err error) {
 		return r, err
 	}
 	defer conn.Close()
-	if err := send(conn, q); err != nil {
+	if err := send(conn, q); err != nil && !errors.Is(err, syscall.EPIPE) { // it has answered already
 		return r, fmt.Errorf("ask workload %q: %w", c.ID, err)
 	}
 	answered := make(chan struct{})
