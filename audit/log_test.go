@@ -120,14 +120,14 @@ func TestKilledBeforeCounting(t *testing.T) {
 	for _, read := range []bool{false, true} { // whether the record is in the ring still
 		p := newParts(t)
 		w := p.w
-		note(w.Pad(0), aMap, allowed, &Ended{ID: 1})
-		note(w.Pad(0), aMap, allowed, &Ended{ID: 2})
+		note(w.Pad(0), aMap, allowed, &Ended{Kind: abi.Map, ID: 1})
+		note(w.Pad(0), aMap, allowed, &Ended{Kind: abi.Map, ID: 2})
 		if read {
 			p.close(p.log(nil))
 		}
 		w.book.seq = 1 // what was published isn't counted
 		w = p.writer()
-		note(w.Pad(0), aMap, allowed, &Ended{ID: 3})
+		note(w.Pad(0), aMap, allowed, &Ended{Kind: abi.Map, ID: 3})
 		p.close(p.log(nil))
 		got := p.sink.entries(t)
 		if len(got) != 3 {
