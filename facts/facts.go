@@ -102,7 +102,7 @@ type Attach struct {
 	Tracepoint   string   // "sched_switch", of a raw tracepoint
 	Functions    []string // of a kprobe_multi
 	File         string   // of a uprobe: what it is for the workload
-	FileShared   bool     // others than the workload may execute that file: see inspect
+	FileShared   bool     // others than the workload may execute that file: see workload.FileShared
 	Offsets      []int64  // in the file
 	PID          int64    // as the application says it; 0: any process
 	PIDOwn       bool     // that process is the workload's

@@ -111,7 +111,7 @@ var Table = []Fact{
 	{Name: "attach.tracepoint", Type: String, On: attaches, About: "the raw tracepoint's name", At: func(f *Facts) any { return &f.Attach.Tracepoint }},
 	{Name: "attach.functions", Type: Strings, On: attaches, About: "the functions of a kprobe_multi, as given", At: func(f *Facts) any { return &f.Attach.Functions }},
 	{Name: "attach.file", Type: String, On: attaches, Costs: true, About: "the file of a uprobe_multi, as the workload sees it", At: func(f *Facts) any { return &f.Attach.File }},
-	{Name: "attach.file_shared", Type: Bool, On: attaches, Costs: true, About: "others than the workload may execute that file, a library of the host or a layer of an image: always, as nothing proves the contrary", At: func(f *Facts) any { return &f.Attach.FileShared }},
+	{Name: "attach.file_shared", Type: Bool, On: attaches, Costs: true, About: "others than the workload may execute that file, a library of the host or a layer of an image. False is said of files in memory (tmpfs) alone, on a mount that no other has", At: func(f *Facts) any { return &f.Attach.FileShared }},
 	{Name: "attach.offsets", Type: Ints, On: attaches, About: "offsets in the file, bytes", At: func(f *Facts) any { return &f.Attach.Offsets }},
 	{Name: "attach.pid", Type: Int, On: attaches, About: "the process that a uprobe_multi is for, 0: any", At: func(f *Facts) any { return &f.Attach.PID }},
 	{Name: "attach.pid_own", Type: Bool, On: attaches, Costs: true, About: "that process is the workload's", At: func(f *Facts) any { return &f.Attach.PIDOwn }},
@@ -128,7 +128,7 @@ var Table = []Fact{
 	{Name: "perf_event.tracepoint", Type: String, On: events, Costs: true, About: "the tracepoint, as tracefs has it: sched:sched_switch", At: func(f *Facts) any { return &f.Event.Tracepoint }},
 	{Name: "perf_event.function", Type: String, On: events, About: "the function of a kprobe", At: func(f *Facts) any { return &f.Event.Function }},
 	{Name: "perf_event.file", Type: String, On: events, Costs: true, About: "the file of a uprobe, as the workload sees it", At: func(f *Facts) any { return &f.Event.File }},
-	{Name: "perf_event.file_shared", Type: Bool, On: events, Costs: true, About: "others than the workload may execute that file: always, as for attach.file_shared", At: func(f *Facts) any { return &f.Event.FileShared }},
+	{Name: "perf_event.file_shared", Type: Bool, On: events, Costs: true, About: "others than the workload may execute that file: as attach.file_shared", At: func(f *Facts) any { return &f.Event.FileShared }},
 	{Name: "perf_event.offset", Type: Int, On: events, About: "offset in the file or function, bytes", At: func(f *Facts) any { return &f.Event.Offset }},
 
 	{Name: "object.kind", Type: String, On: objects, About: "map, prog, link, btf or token", At: func(f *Facts) any { return &f.Object.Kind }},

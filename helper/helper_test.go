@@ -289,6 +289,7 @@ func TestHostilePackets(t *testing.T) {
 		"fds of nothing":        {one(Call{Call: next, Segments: segment}), 2},
 		"more fds than it says": {one(Call{Call: next, HasNetNS: true, Segments: segment}), maxFDs},
 		"half a question":       {[]byte{kindAsk, 1, 1, 0}, 0},
+		"many devices":          {appendAsk(nil, askPrivate, 1, make([]workload.Held, 2)), 0},
 		"half an object":        {[]byte{kindAsk, 1, 1, 0, 0, 0, 1, 0, 0}, 0},
 		"a bpffs of nothing":    {[]byte{kindBPFFS}, 1},
 	} {

@@ -13,7 +13,8 @@ import (
 )
 
 // What a worker asks about objects: whose they are, whether the workload may see them,
-// which of them live (the kernel tells root alone). The question is a packet: what is
+// which of them live, which file systems are mounted for the workload alone (the kernel
+// tells root). The question is a packet: what is
 // asked, a number, which is the answer's, too, and for each object its kind and id; the
 // answer is a byte for each, with those bits that were asked for and are so.
 //
@@ -24,6 +25,7 @@ const (
 	askOwn
 	askShared
 	askSees
+	askPrivate // of a device, as sys.Device has it: its id
 )
 
 const (
@@ -105,6 +107,13 @@ func (o *owned) has(kind abi.Object, id uint32) bool {
 	return is
 }
 
+// Private asks whether a file system in memory is mounted for the workload alone. It
+// implements workload.Owner.
+func (c *Client) Private(dev uint32) (bool, error) {
+	bits, err := c.askAbout(askPrivate, []workload.Held{{ID: dev}})
+	return err == nil && bits[0]&askPrivate != 0, err
+}
+
 // Sees implements perform.Host.
 func (c *Client) Sees(kind abi.Object, id uint32) bool {
 	bits, err := c.askAbout(askSees, []workload.Held{{Kind: kind, ID: id}})
@@ -152,7 +161,7 @@ func (c *Client) askAbout(what byte, objects []workload.Held) ([]byte, error) {
 func (t *server) about(b []byte) error {
 	r := reader{b: b[1:]}
 	what, seq := r.u8(), r.u32()
-	if r.short || len(r.b)%askEach != 0 {
+	if r.short || len(r.b)%askEach != 0 || what&askPrivate != 0 && len(r.b) != askEach { // that takes long
 		return fmt.Errorf("a question of %d bytes", len(b))
 	}
 	if seq == t.served {
@@ -172,9 +181,18 @@ func (t *server) about(b []byte) error {
 		set(askOwn, func() bool { return t.is(t.cfg.Objects.Owns, kind, id) })
 		set(askShared, func() bool { return t.is(t.cfg.Objects.Shares, kind, id) })
 		set(askSees, func() bool { return t.performer.Sees(kind, id) })
+		set(askPrivate, func() bool {
+			alone, err := t.private(id)
+			return alone && err == nil
+		})
 		p = append(p, is)
 	}
 	return t.send(p)
+}
+
+// private says whether a file system is mounted for the workload alone.
+func (t *server) private(dev uint32) (bool, error) {
+	return sys.InMemoryBelow(dev, t.cfg.Known.UserNS)
 }
 
 // is says whether an object is one of these, or a link of one.

@@ -34,6 +34,11 @@ func (c *target) NetNSOwn(n int) (bool, error) {
 	return sys.OwnedBelow(n, c.cfg.Known.UserNS), nil
 }
 
+// FileShared implements inspect.Place.
+func (c *target) FileShared(path []byte) (bool, error) {
+	return workload.FileShared(c, path, c.private)
+}
+
 // FileName implements inspect.Place.
 func (c *target) FileName(path []byte) (string, error) { return workload.FileName(c, path) }
 

@@ -39,9 +39,11 @@ func CgroupPath(fd int) (string, error) {
 	return FilesOf(&Known{Cgroup: sys.FileID{Dev: id.Dev}}).CgroupPath(fd)
 }
 
-// Owner knows which objects are the workload's.
+// Owner knows what is the workload's.
 type Owner interface {
 	Owns(kind abi.Object, id uint32) (own, shared bool, err error)
+	// Private says whether a file system, by its device, is mounted for the workload alone.
+	Private(dev uint32) (bool, error)
 }
 
 // Files answers what is asked of files that the calling thread has: it is part of an
@@ -152,10 +154,6 @@ func (f Files) Counts() (facts.Counts, error) {
 	return f.Count()
 }
 
-// FileShared implements inspect.Place. Every file is: that others can't execute one would
-// have to be proved, from all mounts of the host.
-func (f Files) FileShared([]byte) (bool, error) { return true, nil }
-
 // Ifname is the name of an interface of a place's network namespace.
 func Ifname(at perform.Place, index uint32) (string, error) {
 	if e := at.Enter(perform.Needs{Net: true}); e != 0 {
@@ -182,6 +180,24 @@ func FileName(at perform.Place, path []byte) (string, error) {
 	return name, nil
 }
 
+// FileShared says whether others than the workload may execute the file that a path leads
+// to. They can't if it is on a file system in memory that is mounted nowhere but in the
+// workload's own mount namespaces, which private says of a device. All else is shared: ids,
+// which are often those of other workloads, and modes don't tell, and other file systems may
+// stand for files elsewhere (overlayfs).
+func FileShared(at perform.Place, path []byte, private func(dev uint32) (bool, error)) (bool, error) {
+	fd, e := at.OpenPath(sys.AtCWD, path)
+	if e != 0 {
+		return true, fmt.Errorf("open %q: %w", path, e)
+	}
+	dev, e := sys.Device(fd)
+	if e != 0 {
+		return true, fmt.Errorf("look at %q: %w", path, e)
+	}
+	alone, err := private(dev)
+	return !alone, err
+}
+
 // Ifname implements inspect.Place.
 func (t *Target) Ifname(index uint32) (string, error) { return Ifname(t, index) }
 
@@ -202,6 +218,9 @@ func (t *Target) NetNSOwn(n int) (bool, error) {
 
 // FileName implements inspect.Place.
 func (t *Target) FileName(path []byte) (string, error) { return FileName(t, path) }
+
+// FileShared implements inspect.Place.
+func (t *Target) FileShared(path []byte) (bool, error) { return FileShared(t, path, t.owner.Private) }
 
 // PIDOwn implements inspect.Place: the process is in the workload's user namespace. One
 // in a namespace below isn't told from others.
