@@ -172,6 +172,9 @@ const patience = 20 * time.Second
 
 func (c *cgroup) waitEmpty(leaf string) error {
 	f, err := os.Open(c.path(leaf, "cgroup.events"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // another has waited, and removed it
+	}
 	if err != nil {
 		return fmt.Errorf("wait for the workload's processes: %w", err)
 	}
@@ -179,6 +182,9 @@ func (c *cgroup) waitEmpty(leaf string) error {
 	for end := time.Now().Add(patience); ; {
 		b := make([]byte, 256)
 		n, err := f.ReadAt(b, 0)
+		if errors.Is(err, syscall.ENODEV) {
+			return nil // likewise
+		}
 		if err != nil && err != io.EOF {
 			return fmt.Errorf("wait for the workload's processes: %w", err)
 		}
