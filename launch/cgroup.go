@@ -157,7 +157,7 @@ func (c *cgroup) kill(leaf string) error {
 		return nil
 	}
 	err := os.WriteFile(c.path(leaf, "cgroup.kill"), []byte("1"), 0)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV) { // it was removed
 		return nil
 	}
 	if err != nil {
