@@ -71,8 +71,8 @@ func counts(l *policy.Limits) *facts.Counts {
 	return &facts.Counts{Maps: l.Maps, Progs: l.Progs, Links: l.Links, Bytes: l.Bytes}
 }
 
-// made notes that what a call made is there, and what room was taken for. Whoever gets it has to come later: an
-// object that isn't counted could be held for good.
+// made notes that what a call made, and room was taken for, is there. Only then may
+// somebody get it: an object that isn't counted could be held for good.
 func (t *thread) made(q *request.Request, id uint64) {
 	if kind := q.Row.Returns.FD; q.Row.Makes() && (kind == abi.Map || kind == abi.Prog || kind == abi.BTF) {
 		t.host.Own(kind, uint32(id))

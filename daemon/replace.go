@@ -18,12 +18,13 @@ import (
 // change is a policy that is to come into force.
 type change struct {
 	policy, before policy.Policy
+	stays          bool // whatever becomes of it
 	done           chan error
 	over           bool
 }
 
 // end says what became of it. Where the daemon that it was for didn't come to serve, the
-// policy before is in force again.
+// policy before is in force again, unless the new one is to stay.
 func (c *change) end(k *Keeper, ready bool, err error) {
 	if c == nil || c.over {
 		return
@@ -31,8 +32,10 @@ func (c *change) end(k *Keeper, ready bool, err error) {
 	c.over = true
 	if ready {
 		err = nil
-	} else if e := k.decideBy(c.before); e != nil {
-		err = errors.Join(err, e) // and daemons go on with the new one
+	} else if !c.stays {
+		if e := k.decideBy(c.before); e != nil {
+			err = errors.Join(err, e) // and daemons go on with the new one
+		}
 	}
 	c.done <- err
 }
@@ -51,14 +54,20 @@ var errWorkloadEnded = errors.New("the workload has ended")
 // Replace has the workload served by another policy. When it returns without an error,
 // nothing is decided by the one before any more; with one, all goes on as it was. What the
 // workload holds, it keeps.
-func (k *Keeper) Replace(p policy.Policy) error {
+func (k *Keeper) Replace(p policy.Policy) error { return k.replace(p, false) }
+
+// Revoke denies the workload everything from now on. What it holds, it keeps. If there is an
+// error, nobody may serve it for now, and nothing is allowed any more either.
+func (k *Keeper) Revoke() error { return k.replace(policy.Revoked, true) }
+
+func (k *Keeper) replace(p policy.Policy, stays bool) error {
 	if p.Ceiling().Loaders() && !k.loaders {
 		return fmt.Errorf("policy %q allows programs of type syscall, for which the filter of this workload isn't made: begin the workload anew with it", p.Name())
 	}
 	s := &k.succession
 	s.one.Lock()
 	defer s.one.Unlock()
-	c := &change{policy: p, done: make(chan error, 1)}
+	c := &change{policy: p, stays: stays, done: make(chan error, 1)}
 	s.mu.Lock()
 	if s.over {
 		s.mu.Unlock()

@@ -9,12 +9,8 @@ import (
 
 	"github.com/bpfbroker/bpfbroker/internal/sys"
 	"github.com/bpfbroker/bpfbroker/perform"
-	"github.com/bpfbroker/bpfbroker/policy"
 	"github.com/bpfbroker/bpfbroker/workload"
 )
-
-// Revoke denies the workload everything from now on. What it holds, it keeps.
-func (k *Keeper) Revoke() error { return k.Replace(policy.Revoked) }
 
 // Withdraw detaches what the workload has attached, but for what was attached by netlink
 // and by calls on sockets, which aren't bpf()'s. Revoke first, or it attaches anew.

@@ -136,29 +136,48 @@ func TestApply(t *testing.T) {
 
 // spoil has a policy applied while no worker can begin.
 func (s *session) spoil(t *testing.T, id string) error {
+	file := filepath.Join(t.TempDir(), "policy.yaml")
+	only(t, file, "other", "hash", "array")
+	out, code, err := withoutWorkers(t, "policy", "apply", file, "-w", id)
+	if err == nil && (code != 1 || !strings.Contains(out, "suid_dumpable")) {
+		err = fmt.Errorf("a policy under which no worker begins: exit code %d: %s", code, out)
+	}
+	return err
+}
+
+// withoutWorkers is control while no worker can begin.
+func withoutWorkers(t *testing.T, args ...string) (out string, code int, err error) {
 	const dumpable = "/proc/sys/fs/suid_dumpable"
 	before, err := os.ReadFile(dumpable)
 	if err != nil {
-		return err
+		return "", 0, err
 	}
-	file := filepath.Join(t.TempDir(), "policy.yaml")
-	only(t, file, "other", "hash", "array")
 	if err := os.WriteFile(dumpable, []byte("1"), 0); err != nil {
-		return err
+		return "", 0, err
 	}
-	done := make(chan string)
-	go func() {
-		out, code := control(t, "policy", "apply", file, "-w", id)
-		done <- fmt.Sprint(code, " ", out)
-	}()
-	got := <-done
-	if err := os.WriteFile(dumpable, before, 0); err != nil {
-		return err
+	out, code = control(t, args...)
+	return out, code, os.WriteFile(dumpable, before, 0)
+}
+
+// TestRevokeFails: if nobody can serve the workload under the revocation, nobody does
+// under the policy before either.
+func TestRevokeFails(t *testing.T) {
+	needRoot(t)
+	file := filepath.Join(t.TempDir(), "policy.yaml")
+	only(t, file, "arrays", "array", "hash")
+	c := brokered(probe("apply"))
+	c.Args[2] = "--policy=" + file
+	s := start(t, c)
+	s.expect("array 0, hash EACCES")
+	out, code, err := withoutWorkers(t, "revoke", s.id())
+	if err != nil || code == 0 || !strings.Contains(out, "suid_dumpable") {
+		t.Errorf("revoke: %v, exit code %d: %s", err, code, out)
 	}
-	if !strings.HasPrefix(got, "1 ") || !strings.Contains(got, "suid_dumpable") {
-		return fmt.Errorf("a policy under which no worker begins: %s", got)
-	}
-	return nil
+	s.say("now?")
+	s.expect("array EPERM, hash EPERM")
+	s.say("end")
+	s.expect("ok")
+	s.end(false)
 }
 
 // TestWatch changes the file of a policy.

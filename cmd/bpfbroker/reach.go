@@ -76,7 +76,11 @@ func (r *running) apply(p policy.Policy) error {
 
 // Revoke implements control.Workload.
 func (r *running) Revoke(detach, kill bool) (done control.Revoked, err error) {
-	if err := r.Apply(policy.Revoked); err != nil {
+	r.mu.Lock()
+	r.policy = policy.Revoked
+	err = r.k.Revoke()
+	r.mu.Unlock()
+	if err != nil && !kill {
 		return done, err
 	}
 	if kill { // what holds links ends first
