@@ -45,7 +45,8 @@ func (t *thread) decide(q *request.Request, f *facts.Facts) policy.Decision {
 }
 
 // readOnly denies what would make a program that can write to a map which is shared to be
-// read alone: the kernel doesn't ask how the fd was opened by which a program names a map.
+// read alone: the kernel doesn't ask how the fd was opened by which a program names a map,
+// nor that by which the map was put into a map of maps, which nobody is asked about.
 func (t *thread) readOnly(q *request.Request, d *policy.Decision) {
 	shared := t.cfg.Known.ReadOnly
 	if len(shared) == 0 || q.Command != abi.ProgLoad && q.Command != abi.LinkCreate && q.Command != abi.MapCreate {
@@ -55,9 +56,15 @@ func (t *thread) readOnly(q *request.Request, d *policy.Decision) {
 		if f.Kind != abi.Map || f.Err != 0 {
 			continue
 		}
+		why := ""
 		if id := perform.ObjectID(abi.Map, f.N); id == 0 || slices.Contains(shared, id) {
+			why = fmt.Sprintf("the map of id %d to be read alone, and a program could write to it", id)
+		} else if s, e := perform.ShapeOf(f.N); e != 0 || s.OfMaps() {
+			why = fmt.Sprintf("maps to be read alone, and a program could write to what is in the map of maps of id %d", id)
+		}
+		if why != "" {
 			*d = policy.Decision{Verdict: policy.Deny, Cause: policy.ByRule, Rule: d.Rule, Audit: d.Audit, Errno: uint32(sys.EACCES),
-				Message: fmt.Sprintf("policy %q shares the map of id %d to be read alone, and a program could write to it", t.cfg.Policy.Name(), id)}
+				Message: fmt.Sprintf("policy %q shares %s", t.cfg.Policy.Name(), why)}
 			return
 		}
 	}

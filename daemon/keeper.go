@@ -54,6 +54,7 @@ type Keeper struct {
 	policy  policy.Policy // that the next daemon serves by
 	fresh   bool          // it begins with this policy: it doesn't go on with a worker that there is
 	loaders bool          // the workload's filter is made for programs that load others
+	nested  bool          // the workload may hold maps of maps
 
 	objects, netNS *os.File // as the daemon has them
 	succession

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/bpfbroker/bpfbroker/internal/sys"
@@ -67,6 +68,9 @@ func (k *Keeper) replace(p policy.Policy, stays bool) error {
 	s := &k.succession
 	s.one.Lock()
 	defer s.one.Unlock()
+	if r, is := p.(*policy.Rules); is && k.nested && slices.ContainsFunc(r.Spec().Share, policy.Share.ToRead) {
+		return fmt.Errorf("policy %q shares objects to be read alone, and this workload may hold programs with maps of maps, which could write to them: begin the workload anew with it, or give access: read-write", p.Name())
+	}
 	c := &change{policy: p, stays: stays, done: make(chan error, 1)}
 	s.mu.Lock()
 	if s.over {
@@ -149,6 +153,6 @@ func (k *Keeper) decideBy(p policy.Policy) error {
 	if f != nil {
 		k.names, k.files = append(k.names, fdPolicy), append(k.files, f)
 	}
-	k.policy = p
+	k.policy, k.nested = p, k.nested || p.Ceiling().MapsOfMaps()
 	return nil
 }

@@ -63,6 +63,8 @@ func newSharing(t *testing.T) (s sharing) {
 	}
 	s.read, s.write = pin("read", array()), pin("write", array())
 	s.hidden, s.byID = id(array()), id(array())
+	const ofMaps = 12
+	pin("outer", must(bpf(cmdMapCreate, new(attr).u32(0, ofMaps).u32(4, 4).u32(8, 4).u32(12, 1).u32(20, uint32(s.read)), 48)))
 	s.program = id(pin("program", must(load(progTypeSocket, "shared", returns(1), 0, nil))))
 	return s
 }
@@ -77,6 +79,7 @@ spec:
   - %[1]s/read
   - {path: %[1]s/write, access: read-write}
   - %[1]s/program
+  - {path: %[1]s/outer, access: read-write}
   - {kind: map, id: %[2]d}
   rules:
   - name: look
@@ -215,6 +218,20 @@ func init() {
 				tried("by its id, to write", f, e, sys.EACCES)
 				f, e = bpf(cmdMapByID, new(attr).u32(0, id).u32(8, rdonly), 12)
 				tried("by its id", f, e, 0)
+			}
+			// By way of a map of maps, which may be written, nor.
+			fd, e = get("read", rdonly)
+			read := tried("read", fd, e, 0)
+			fd, e = get("outer", 0)
+			if outer := tried("outer", fd, e, 0); outer >= 0 {
+				key, value := make([]byte, 4), binary.NativeEndian.AppendUint32(nil, uint32(read))
+				_, e := bpf(cmdMapUpdate, new(attr).u32(0, uint32(outer)).u64(8, sys.Addr(key)).u64(16, sys.Addr(value)), 32, key, value)
+				tried("put it into a map of maps, which the kernel allows", 0, e, 0)
+				p, e := writes(outer)
+				tried("a program with the map of maps", p, e, sys.EACCES)
+				fds := binary.NativeEndian.AppendUint32(nil, uint32(read))
+				p, e = bpf(cmdProgLoad, new(attr).u32(0, progTypeSocket).u32(4, uint32(len(ret0)/8)).u64(8, sys.Addr(ret0)).u64(16, sys.Addr(gpl)).u64(120, sys.Addr(fds)).u32(148, 1), 152, ret0, fds)
+				tried("a program by fd_array", p, e, sys.EACCES)
 			}
 			fd, e = get("write", 0)
 			if fd = tried("write", fd, e, 0); fd >= 0 {

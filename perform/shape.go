@@ -48,5 +48,11 @@ func ShapeOf(fd int) (Shape, sys.Errno) {
 	return s, 0
 }
 
+// OfMaps says that there are maps in the map.
+func (s Shape) OfMaps() bool {
+	name := abi.MapTypes.Name(s.Type)
+	return name == "array_of_maps" || name == "hash_of_maps"
+}
+
 // Single says that the map is one value: an array of one element.
 func (s Shape) Single() bool { return s.Type == arrayType && s.MaxEntries == 1 }

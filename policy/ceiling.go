@@ -31,6 +31,9 @@ type Set struct {
 	Names []string
 }
 
+// MapsOfMaps says whether maps of maps can be made.
+func (c Ceiling) MapsOfMaps() bool { return c.Maps.Has("array_of_maps") || c.Maps.Has("hash_of_maps") }
+
 // Empty says that the set has nothing in it.
 func (s Set) Empty() bool { return !s.Any && len(s.Names) == 0 }
 

@@ -71,6 +71,9 @@ func (s Share) String() string {
 	return fmt.Sprintf("the %s of id %d", s.Kind, s.ID)
 }
 
+// ToRead says whether it could be a map that is shared to be read alone.
+func (s Share) ToRead() bool { return !s.Write && (s.Path != "" || s.Kind == "map") }
+
 // Rules is a policy made of rules: the first that matches decides.
 type Rules struct {
 	spec    Spec

@@ -344,11 +344,11 @@ func (d *document) addShare(n *yaml.Node, s policy.Share) {
 // the kernel lets a program write to what is in a map of maps, which a workload fills
 // without being asked.
 func (d *document) readable(c policy.Ceiling) {
-	if !c.Maps.Has("array_of_maps") && !c.Maps.Has("hash_of_maps") {
+	if !c.MapsOfMaps() {
 		return
 	}
 	for i, s := range d.spec.Share {
-		if !s.Write && (s.Path != "" || s.Kind == "map") {
+		if s.ToRead() {
 			d.node(d.shares[i], "%s is shared to be read alone, but the rules could allow maps of maps (array_of_maps, hash_of_maps), by which a program could write to it; deny those, or give access: read-write", s)
 		}
 	}
