@@ -28,6 +28,8 @@ func (t *thread) decide(q *request.Request, f *facts.Facts) policy.Decision {
 	switch o.Kind {
 	case abi.Map:
 		o.Bytes = f.Map.Bytes
+	case abi.BTF:
+		o.Bytes = int64(q.Field("btf_size"))
 	case abi.Prog, abi.Link:
 	default:
 		return d

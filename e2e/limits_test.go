@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -60,6 +61,7 @@ func TestLimits(t *testing.T) {
 			{"limits-all", "array 0, array 0, hash 0, hash 0, hash 0, hash EPERM, close, hash 0, array EPERM"},
 			{"limits-pin", "hash 0, hash 0, hash 0, hash 0, hash 0, pin, close, hash EPERM, unpin, hash 0, hash EPERM"},
 			{"limits-bytes", "hash of 512 KiB 0, hash of 512 KiB EPERM, close, hash of 512 KiB 0"},
+			{"limits-types", "types of 600 KiB 0, types of 600 KiB EPERM, close, types of 600 KiB 0"},
 			{"limits-progs", "prog 0, prog 0, prog 0, prog EPERM, close, prog 0"},
 			{"limits-links", "prog 0, link 0, link 0, link EPERM, close, link 0, link EPERM"},
 			{"limits-counts", "counted 0, counted 0, counted EPERM, close, counted 0, hash 0, counted EPERM"},
@@ -73,7 +75,7 @@ func TestLimits(t *testing.T) {
 				`rule "arrays" (` + file + `:7) allows no more than 3 maps by this rule; it holds 3`:      "limits-rule",
 				`rule "hashes" (` + file + `:12) allows no more than 5 maps to this workload; it holds 5`: "limits-all",
 				`rule "rest" (` + file + `:20) allows no more than 2 links to this workload; it holds 2`:  "limits-links",
-				`allows no more than 1048576 bytes of maps to this workload; it holds`:                    "limits-bytes",
+				`allows no more than 1048576 bytes of maps and types to this workload; it holds`:          "limits-bytes",
 				`nearest is "counted" (` + file + `:18): counts.maps is 2, not less than 2`:               "limits-counts",
 			} {
 				if of == run.name && !strings.Contains(strings.Join(denied, "\n"), want) {
@@ -203,6 +205,23 @@ func init() {
 	limits("bytes", func(m *made) {
 		big := func(m *made) { m.create("hash of 512 KiB", "h", hash, 8<<10) }
 		do(m, big, big, (*made).close, big)
+	})
+	limits("types", func(m *made) {
+		types := func(m *made) {
+			const head, ptr, text = 24, 12, 600 << 10 // of bytes: a header, a pointer to void, strings
+			b := make([]byte, head+ptr+text)
+			binary.NativeEndian.PutUint16(b, 0xeb9f)
+			b[2] = 1
+			for at, v := range map[int]uint32{4: head, 12: ptr, 16: ptr, 20: text, head + 4: 2 << 24} {
+				binary.NativeEndian.PutUint32(b[at:], v)
+			}
+			for i := head + ptr + 1; i < len(b)-1; i++ {
+				b[i] = 'x'
+			}
+			fd, e := bpf(cmdBTFLoad, new(attr).u64(0, sys.Addr(b)).u32(16, uint32(len(b))), 28, b)
+			m.note("types of 600 KiB", fd, e)
+		}
+		do(m, types, types, (*made).close, types)
 	})
 	limits("progs", func(m *made) { do(m, progs, progs, progs, progs, (*made).close, progs) })
 	limits("links", func(m *made) {

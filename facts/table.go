@@ -142,7 +142,7 @@ var Table = []Fact{
 	{Name: "counts.maps", Type: Int, About: "maps that the workload holds", Costs: true, At: func(f *Facts) any { return &f.Counts.Maps }},
 	{Name: "counts.progs", Type: Int, About: "programs that it holds", Costs: true, At: func(f *Facts) any { return &f.Counts.Progs }},
 	{Name: "counts.links", Type: Int, About: "links that it holds", Costs: true, At: func(f *Facts) any { return &f.Counts.Links }},
-	{Name: "counts.bytes", Type: Int, About: "memory of the maps that it holds, bytes, estimated", Costs: true, At: func(f *Facts) any { return &f.Counts.Bytes }},
+	{Name: "counts.bytes", Type: Int, About: "memory of the maps and types (BTF) that it holds, bytes, estimated", Costs: true, At: func(f *Facts) any { return &f.Counts.Bytes }},
 }
 
 // Has says whether the command has the fact.

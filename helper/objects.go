@@ -206,7 +206,7 @@ func (t *server) is(these func(abi.Object, uint32) bool, kind abi.Object, id uin
 // lives says whether an object does. What is none that is counted doesn't.
 func lives(o workload.Held) bool {
 	switch o.Kind {
-	case abi.Map, abi.Prog, abi.Link:
+	case abi.Map, abi.Prog, abi.Link, abi.BTF:
 		return perform.Lives(o.Kind, o.ID)
 	}
 	return false

@@ -22,7 +22,7 @@ func TestLives(t *testing.T) {
 	for _, i := range []int{0, 9, maxAsk, len(ask) - 1} {
 		ask[i].ID = id
 	}
-	ask[9].Kind = abi.BTF // what isn't counted
+	ask[9].Kind = abi.Token // what isn't counted
 	got, err := p.client.Lives(ask)
 	if err != nil || len(got) != len(ask) {
 		t.Fatalf("%d answers, %v", len(got), err)

@@ -48,7 +48,7 @@ func (a Audit) String() string { return [...]string{"summary", "full", "none"}[a
 // 0: any number.
 type Limits struct {
 	Maps, Progs, Links int64
-	Bytes              int64 // of maps, as the fact map.bytes has it
+	Bytes              int64 // of maps, as the fact map.bytes has it, and of types (BTF)
 	Insns              int64 // of one program
 }
 

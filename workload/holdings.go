@@ -13,7 +13,7 @@ import (
 )
 
 // Holdings are what a workload was allowed to make and what lives of it, as limits count
-// it: maps, programs, links. They are in shared memory, which outlives the worker that
+// it: maps, programs, links, types (BTF). They are in shared memory, which outlives the worker that
 // writes there; a daemon reads it. It is safe for use by many goroutines.
 //
 // An object that has died is counted until somebody asks what lives: see Forget. So
@@ -30,10 +30,10 @@ type Holdings struct {
 
 // Held is an object that a workload holds.
 type Held struct {
-	Kind  abi.Object // Map, Prog or Link
+	Kind  abi.Object // Map, Prog, Link or BTF
 	ID    uint32
 	Rule  uint64 // RuleNumber of the rule that allowed it
-	Bytes int64  // of a map, as the fact map.bytes has it
+	Bytes int64  // of a map, as the fact map.bytes has it; of a BTF, its size
 }
 
 // MaxHeld is how many objects are counted. More a workload with limits can't have.
@@ -110,7 +110,7 @@ func (h *Holdings) List() []Held {
 	for i := range n {
 		e := &h.shared.held[i]
 		o := Held{abi.Object(e.kind), e.id, e.rule, min(max(e.bytes, 0), maxBytes)}
-		if o.Kind == abi.Map || o.Kind == abi.Prog || o.Kind == abi.Link {
+		if o.Kind == abi.Map || o.Kind == abi.Prog || o.Kind == abi.Link || o.Kind == abi.BTF {
 			out = append(out, o)
 		}
 	}
@@ -142,6 +142,8 @@ func add(c *facts.Counts, o Held, n int64) {
 	case abi.Map:
 		c.Maps += n
 		c.Bytes += n * o.Bytes // MaxHeld maps of 2^46 bytes don't overflow; see Claim
+	case abi.BTF: // which nobody else bounds: the kernel charges it to no cgroup
+		c.Bytes += n * o.Bytes
 	case abi.Prog:
 		c.Progs += n
 	case abi.Link:
@@ -197,7 +199,7 @@ func full(o Held, held, limit *facts.Counts) *Full {
 		is, after, allowed int64
 	}{
 		{"maps", held.Maps, after.Maps, limit.Maps},
-		{"bytes of maps", held.Bytes, after.Bytes, limit.Bytes},
+		{"bytes of maps and types", held.Bytes, after.Bytes, limit.Bytes},
 		{"programs", held.Progs, after.Progs, limit.Progs},
 		{"links", held.Links, after.Links, limit.Links},
 	} {

@@ -66,7 +66,7 @@ func TestHoldings(t *testing.T) {
 	make(aMap(1, "a", 10), two, three, "")
 	make(aMap(2, "a", 10), two, three, "")
 	make(aMap(3, "a", 10), two, three, "{true maps 2 2}")
-	make(aMap(3, "b", 81), two, three, "{false bytes of maps 100 20}")
+	make(aMap(3, "b", 81), two, three, "{false bytes of maps and types 100 20}")
 	make(aMap(3, "b", 80), two, three, "")
 	make(aMap(4, "c", 0), nil, three, "{false maps 3 3}")
 	make(Held{Kind: abi.Prog, ID: 1, Rule: RuleNumber("b")}, two, three, "") // of what isn't limited
@@ -76,6 +76,7 @@ func TestHoldings(t *testing.T) {
 	if got := fmt.Sprint(h.Counts()); got != "{3 1 1 100}" {
 		t.Errorf("held: %s", got)
 	}
+	make(Held{Kind: abi.BTF, ID: 1, Bytes: 1}, nil, three, "{false bytes of maps and types 100 100}")
 	h = next()
 	if got := fmt.Sprint(h.Counts()); got != "{3 1 1 100}" {
 		t.Errorf("held, for the next worker: %s", got)

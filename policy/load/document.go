@@ -558,7 +558,7 @@ func (d *document) limited(r *ruleNodes) {
 		is       int64
 		commands []string
 	}{
-		{"maps", r.Limits.Maps, []string{"map_create"}}, {"bytes", r.Limits.Bytes, []string{"map_create"}},
+		{"maps", r.Limits.Maps, []string{"map_create"}}, {"bytes", r.Limits.Bytes, []string{"map_create", "btf_load"}},
 		{"programs", r.Limits.Progs, []string{"prog_load"}}, {"instructions", r.Limits.Insns, []string{"prog_load"}},
 		{"links", r.Limits.Links, []string{"link_create", "raw_tracepoint_open"}},
 	} {
