@@ -98,16 +98,23 @@ func (l *Learner) Add(o Operation) error {
 		l.blind = l.blind || strings.HasPrefix(u.Fact, "counts.")
 	}
 	c, bytes := &f.Counts, int64(0)
-	if f.Command == "map_create" && o.Outcome == "ok" {
+	switch {
+	case o.Outcome != "ok":
+	case f.Command == "map_create":
 		bytes = min(max(f.Map.Bytes, 0), 1<<60)
-		l.bytes = min(l.bytes+bytes, 1<<60)
+	case f.Command == "btf_load":
+		bytes = typesBytes
 	}
+	l.bytes = min(l.bytes+bytes, 1<<60)
 	l.told = l.told || c.Maps|c.Progs|c.Links|c.Bytes != 0
 	// They are what was held before the operation.
 	l.peaks.Maps, l.peaks.Progs, l.peaks.Links = max(l.peaks.Maps, c.Maps), max(l.peaks.Progs, c.Progs), max(l.peaks.Links, c.Links)
 	l.peaks.Bytes = max(l.peaks.Bytes, min(max(c.Bytes, 0), 1<<60)+bytes)
 	return nil
 }
+
+// typesBytes is as large as types are taken to be, of which no log has the size.
+const typesBytes = 4 << 20
 
 // makers are the commands that make what is limited; others open it.
 var makers = []string{"map_create", "prog_load", "link_create", "raw_tracepoint_open"}
