@@ -81,6 +81,10 @@ func (p *Performer) attachedAll(q *request.Request, r *Result, total uint64) (ma
 		for i := range q.Buffers {
 			lists[q.Buffers[i].Field.Name] = make([]byte, 4*room)
 		}
+		const effective = 1 // BPF_F_QUERY_EFFECTIVE
+		if lsm, _ := abi.AttachTypes.Value("lsm_cgroup"); c.row.Field("attach_type").Uint(c.attr) == lsm && row.Field("query_flags").Uint(q.Attr)&effective == 0 {
+			lists["prog_attach_flags"] = make([]byte, 4*room) // without which the kernel lists none
+		}
 		for name, list := range lists {
 			c.point(name, list)
 		}
