@@ -203,11 +203,12 @@ func (t *server) is(these func(abi.Object, uint32) bool, kind abi.Object, id uin
 	return these(kind, id)
 }
 
-// lives says whether an object does. What is none that is counted doesn't.
+// lives says whether an object does. What is none that is counted doesn't; one whose id
+// couldn't be asked for is counted as long as the workload lives.
 func lives(o workload.Held) bool {
 	switch o.Kind {
 	case abi.Map, abi.Prog, abi.Link, abi.BTF:
-		return perform.Lives(o.Kind, o.ID)
+		return o.ID == 0 || perform.Lives(o.Kind, o.ID)
 	}
 	return false
 }

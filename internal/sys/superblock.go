@@ -22,13 +22,17 @@ func Device(fd int) (uint32, Errno) {
 	return st.Dev_major<<20 | st.Dev_minor, 0
 }
 
-// view is what a process sees of mounts: its mount namespace, from its root directory.
+// view is what a thread sees of mounts: its mount namespace, from its root directory.
 type view struct{ ns, major, minor, root uint64 }
 
 // InMemoryBelow says whether a device is a file system in memory (tmpfs, ramfs) that is
 // mounted in a mount namespace of the user namespace's (an inode number), or of one below,
-// and in no other one, as far as any process sees.
+// and in no other one, as far as any thread sees. Who doesn't see all of the host's can't
+// say so.
 func InMemoryBelow(dev uint32, userNS uint64) (bool, error) {
+	if all, err := seesAll(); !all || err != nil {
+		return false, err
+	}
 	want := fmt.Sprintf("%d:%d", dev>>20, dev&(1<<20-1))
 	looked := map[view]bool{}
 	found := false
@@ -40,22 +44,43 @@ func InMemoryBelow(dev uint32, userNS uint64) (bool, error) {
 		if name := t.Name(); name[0] < '1' || name[0] > '9' {
 			continue
 		}
-		dir := "/proc/" + t.Name()
-		is, below, err := mountedFor(dir, want, userNS, looked)
-		switch {
-		case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ESRCH), errors.Is(err, unix.EINVAL): // it has ended
-		case err != nil:
+		threads, err := os.ReadDir("/proc/" + t.Name() + "/task") // a thread may have a mount namespace of its own
+		if err != nil && !ended(err) {
 			return false, err
-		case is && !below:
-			return false, nil
-		case is:
-			found = true
+		}
+		for _, thread := range threads {
+			is, below, err := mountedFor("/proc/"+t.Name()+"/task/"+thread.Name(), want, userNS, looked)
+			switch {
+			case ended(err):
+			case err != nil:
+				return false, err
+			case is && !below:
+				return false, nil
+			case is:
+				found = true
+			}
 		}
 	}
 	return found, nil
 }
 
-// mountedFor says whether the device is mounted in what a process sees, if that wasn't
+// ended says whether an error comes of a task having ended.
+func ended(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL)
+}
+
+// seesAll says whether /proc has the processes of the whole host: it is that of the initial
+// pid namespace (include/linux/proc_ns.h, PROC_PID_INIT_INO).
+func seesAll() (bool, error) {
+	const init = "pid:[4026531836]"
+	is, err := os.Readlink("/proc/self/ns/pid")
+	if err != nil {
+		return false, fmt.Errorf("look at own pid namespace: %w", err)
+	}
+	return is == init, nil
+}
+
+// mountedFor says whether the device is mounted in what a thread sees, if that wasn't
 // looked at before, and whether that is in memory and belongs to the user namespace.
 func mountedFor(dir, dev string, userNS uint64, looked map[view]bool) (is, below bool, err error) {
 	var v view

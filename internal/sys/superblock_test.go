@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -67,6 +68,30 @@ func TestInMemoryBelow(t *testing.T) {
 	}
 	check("whose it is", userNS(pid), true)
 	check("another", userNS(other), false)
+	// A thread outside, of a process that is elsewhere, goes where it is mounted.
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/mnt", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	has, leave := make(chan error), make(chan bool)
+	go func() {
+		runtime.LockOSThread() // and ends with it
+		err := unix.Unshare(unix.CLONE_FS)
+		if err == nil {
+			err = unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS)
+		}
+		if err == nil {
+			err = unix.Unshare(unix.CLONE_NEWNS) // a copy, which is the host's
+		}
+		has <- err
+		<-leave
+	}()
+	if err := <-has; err != nil {
+		t.Fatal(err)
+	}
+	check("while a thread of the host's has it", userNS(pid), false)
+	close(leave)
 	// Somebody outside gets a mount of it.
 	mount, err := CloneMount(int(root.Fd()))
 	if err == nil { // not every kernel clones a mount of another namespace
