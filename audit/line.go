@@ -114,6 +114,9 @@ func attrs(r *Record, limit int) []slog.Attr {
 	d := &r.Decision
 	out = append(out, slog.String("policy", r.Policy), slog.String("rule", text("rule", d.Rule)), slog.String("verdict", d.Verdict.String()),
 		slog.String("cause", d.Cause.String()), slog.String("message", text("message", d.Message)), slog.String("outcome", r.Outcome.String()))
+	if d.Scope != policy.ScopeHost {
+		out = append(out, slog.String("scope", d.Scope.String()))
+	}
 	if k := r.Outcome.Kind; k != "" {
 		made := []any{slog.String("kind", text("made.kind", k))}
 		if id := r.Outcome.ID; id != 0 {
@@ -226,6 +229,7 @@ type line struct {
 	Duration int64 `json:"duration_us"`
 	ByDaemon bool  `json:"by_daemon"`
 	Attempt  int
+	Scope    string
 	Program  string
 	Missing  string `json:"program_missing"`
 	Cut      []string
@@ -257,6 +261,9 @@ func ParseLine(b []byte) (*Entry, error) {
 	var ok1, ok2 bool
 	d.Verdict, ok1 = named(l.Verdict, policy.Deny, policy.Allow, policy.Native)
 	d.Cause, ok2 = named(l.Cause, policy.ByDefault, policy.ByRule, policy.ByLimit, policy.ByError)
+	if l.Scope == policy.ScopeWorkload.String() {
+		d.Scope = policy.ScopeWorkload
+	}
 	if !ok1 || !ok2 {
 		return nil, fmt.Errorf("a record with the verdict %q, and the cause %q", l.Verdict, l.Cause)
 	}

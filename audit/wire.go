@@ -39,7 +39,7 @@ const (
 // of another one has left.
 var layout = sync.OnceValue(func() uint32 {
 	h := crc32.NewIEEE()
-	fmt.Fprintln(h, headSize, bodySize)
+	fmt.Fprintln(h, headSize, bodySize, "scope")
 	for i := range facts.Table {
 		fmt.Fprintln(h, facts.Table[i].Name, facts.Table[i].Type)
 	}
@@ -91,6 +91,7 @@ func appendBody(b []byte, f *facts.Facts, policyName string, d *policy.Decision)
 	e.text(policyName, 256)
 	e.u8(uint8(d.Verdict))
 	e.u8(uint8(d.Cause))
+	e.u8(uint8(d.Scope))
 	e.text(d.Rule, 256)
 	e.text(d.Message, 1024)
 	count := len(e.b)
@@ -260,11 +261,11 @@ func parse(b []byte) (*Record, error) {
 	f.Workload.Thread = int64(d.u64())
 	f.Command, _ = d.text()
 	r.Policy, _ = d.text()
-	verdict, cause := d.u8(), d.u8()
-	r.Decision = policy.Decision{Verdict: policy.Verdict(verdict), Cause: policy.Cause(cause)}
+	verdict, cause, scope := d.u8(), d.u8(), d.u8()
+	r.Decision = policy.Decision{Verdict: policy.Verdict(verdict), Cause: policy.Cause(cause), Scope: policy.Scope(scope)}
 	r.Decision.Rule, _ = d.text()
 	r.Decision.Message, _ = d.text()
-	if r.Outcome.How > Gone || r.Decision.Verdict > policy.Native || r.Decision.Cause > policy.ByError || r.Took < 0 {
+	if r.Outcome.How > Gone || r.Decision.Verdict > policy.Native || r.Decision.Cause > policy.ByError || r.Decision.Scope > policy.ScopeWorkload || r.Took < 0 {
 		return nil, errMalformed
 	}
 	for range d.u8() {

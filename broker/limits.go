@@ -21,6 +21,9 @@ func (t *thread) decide(q *request.Request, f *facts.Facts) policy.Decision {
 	if d.Verdict == policy.Allow {
 		t.readOnly(q, &d)
 	}
+	if d.Verdict == policy.Allow && d.Scope == policy.ScopeWorkload {
+		t.scope(q, f, &d)
+	}
 	if t.cfg.Holdings == nil || d.Verdict != policy.Allow || !q.Row.Makes() {
 		return d
 	}

@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/bpfbroker/bpfbroker/audit"
 	"github.com/bpfbroker/bpfbroker/facts"
+	"github.com/bpfbroker/bpfbroker/guard"
 	"github.com/bpfbroker/bpfbroker/helper"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
 	"github.com/bpfbroker/bpfbroker/ledger"
@@ -137,7 +139,9 @@ func (s *supervisor) know(userNS uint64) *workload.Known {
 	if id, e := sys.IDOf(int(own.Fd())); e == 0 {
 		k.Cgroup = id
 		// Where the mount doesn't show it, what is inside is known nevertheless.
-		k.Workload.Cgroup, _ = workload.CgroupPath(int(own.Fd()))
+		if k.Workload.Cgroup, _ = workload.CgroupPath(int(own.Fd())); k.Workload.Cgroup != "" {
+			k.Guard = guard.Scope{ID: id.Ino, Level: strings.Count(k.Workload.Cgroup, "/")}
+		}
 	}
 	return k
 }
@@ -305,7 +309,7 @@ func (s *supervisor) forget(name string) {
 
 func (s *supervisor) serve(pid int, pidfd, channel *os.File, serving bool) *process {
 	return &process{pid: pid, pidfd: pidfd, channel: channel, server: helper.Serve(helper.Config{
-		Socket: channel, Known: s.known, Policy: s.policy, Objects: s.objects, Bell: s.ledger.Bell(), Probes: s.probes,
+		Socket: channel, Known: s.known, Cgroup: s.files[fdOwn], Policy: s.policy, Objects: s.objects, Bell: s.ledger.Bell(), Probes: s.probes,
 		Audit: s.audit, Holdings: s.holdings, Worker: pid, NetNS: s.netNS, Serving: serving,
 	})}
 }

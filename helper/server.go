@@ -32,6 +32,7 @@ type Config struct {
 	Worker  int    // the worker's process id
 	NetNS   uint64 // inode of the workload's network namespace
 	Known   *workload.Known
+	Cgroup  *os.File // the directory of the workload's cgroup (v2), if it is known; else nil
 	// Holdings are what the workload holds, if that is counted; else nil.
 	Holdings *workload.Holdings
 	// Serving says that the worker served before, for another daemon.
@@ -112,7 +113,12 @@ func (s *Server) guarded() (err error) {
 
 func (s *Server) run() error {
 	t := &server{Server: s, sock: int(s.cfg.Socket.Fd()), mem: arena.New(arena.NewBudget(memory)), buf: make([]byte, packetSize), rested: true}
-	own, err := sys.Isolate(&t.sock)
+	cgroup, keep := -1, []*int{&t.sock}
+	if s.cfg.Cgroup != nil {
+		cgroup = int(s.cfg.Cgroup.Fd())
+		keep = append(keep, &cgroup)
+	}
+	own, err := sys.Isolate(keep...)
 	if err != nil {
 		return err
 	}
@@ -125,7 +131,7 @@ func (s *Server) run() error {
 	t.reader = request.NewReader(t.mem, s.cfg.Probes)
 	t.inspector.Workload, t.inspector.CPUs = s.cfg.Known.Workload, s.cfg.Known.CPUs
 	t.performer = perform.NewForHost(t.mem, s.cfg.Objects)
-	t.performer.ReadOnly = s.cfg.Known.ReadOnly
+	t.performer.ReadOnly, t.performer.Guard, t.performer.Cgroup = s.cfg.Known.ReadOnly, s.cfg.Known.Guard, cgroup
 	t.call.server = t
 	t.call.Files = workload.FilesOf(s.cfg.Known)
 	if h := s.cfg.Holdings; h != nil {
@@ -291,8 +297,11 @@ func (t *server) serve(seq uint32) error {
 		}
 		t.call.drop()
 	}
-	if e == 0 && !t.allows(q) {
-		e = sys.EPERM
+	if e == 0 {
+		var allowed bool
+		if allowed, t.performer.Scoped = t.allows(q); !allowed {
+			e = sys.EPERM
+		}
 	}
 	if e != 0 {
 		drop()
@@ -304,10 +313,11 @@ func (t *server) serve(seq uint32) error {
 }
 
 // allows says whether the worker should have asked for this: a call that it can't make
-// itself, that the policy allows, about what the workload could name.
-func (t *server) allows(q *request.Request) bool {
+// itself, that the policy allows, about what the workload could name; and whether it is
+// allowed for the workload's tasks alone.
+func (t *server) allows(q *request.Request) (allowed, scoped bool) {
 	if t.call.Asks && asking[q.Command] && q.Syscall == abi.SyscallBPF {
-		return t.mayAskFor(q)
+		return t.mayAskFor(q), false
 	}
 	f := t.inspector.Request(q, t.cfg.Policy.Needs(q.Row.Name), &t.call)
 	f.Workload.Thread = int64(t.call.Thread)
@@ -326,7 +336,7 @@ func (t *server) allows(q *request.Request) bool {
 		t.cfg.Audit.Add(&audit.Record{Time: time.Now(), Facts: f.Clone(), Has: audit.Has(f), Policy: t.cfg.Policy.Name(), Decision: d,
 			Outcome: audit.Outcome{Errno: sys.EPERM, ByDaemon: true}})
 	}
-	return d.Verdict == policy.Allow
+	return d.Verdict == policy.Allow, d.Scope == policy.ScopeWorkload
 }
 
 // asking are the commands by which a worker finds out on the way of another call how things

@@ -16,18 +16,35 @@ func trapsOthers(q *request.Request) bool {
 	return !pid.Live(q.Attr) || pid.Uint(q.Attr) != 0
 }
 
-// perfEventOpen makes a perf_event_open() call.
-func perfEventOpen(q *request.Request, r *Result) (int, sys.Errno) {
+// perfEventOpen makes a perf_event_open() call. In a scope, an event of all tasks becomes
+// one of those in the workload's cgroup: the kernel itself sees to it that it counts and
+// records no other's. One that only programs write to stays as it is: they are guarded.
+func (p *Performer) perfEventOpen(q *request.Request, r *Result) (int, sys.Errno) {
 	arg := func(name string) int { return int(int32(abi.PerfEventOpen.Field(name).Uint(r.Attr))) }
 	flags := abi.PerfEventOpen.Field("flags").Uint(r.Attr)
 	r.CloseOnExec = flags&abi.PerfFlagFDCloexec != 0
+	pid := arg("pid")
+	if p.Scoped {
+		switch {
+		case flags&abi.PerfFlagPIDCgroup != 0 || p.Cgroup < 0:
+			return 0, sys.EPERM
+		case pid == -1 && !forPrograms(q):
+			pid, flags = p.Cgroup, flags|abi.PerfFlagPIDCgroup
+		}
+	}
 	size := abi.PerfEventOpen.Field("size")
 	size.Put(r.Attr, uint64(q.Size))
-	fd, e := sys.PerfEventOpen(r.Attr[:abi.PerfEventAttrSize], arg("pid"), arg("cpu"), arg("group_fd"), flags|abi.PerfFlagFDCloexec)
+	fd, e := sys.PerfEventOpen(r.Attr[:abi.PerfEventAttrSize], pid, arg("cpu"), arg("group_fd"), flags|abi.PerfFlagFDCloexec)
 	if uint32(size.Uint(r.Attr)) == q.Size {
 		size.Put(r.Attr, size.Uint(q.Attr)) // the kernel wrote none
 	}
 	return fd, e
+}
+
+// forPrograms says whether only programs write to an event (PERF_COUNT_SW_BPF_OUTPUT).
+func forPrograms(q *request.Request) bool {
+	const software, output = 1, 10 // include/uapi/linux/perf_event.h
+	return q.Field("type") == software && q.Field("config") == output
 }
 
 // perfEvent is the fd of an ioctl()'s perf event. Another file than that doesn't take

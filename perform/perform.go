@@ -4,6 +4,7 @@ package perform
 
 import (
 	"github.com/bpfbroker/bpfbroker/abi"
+	"github.com/bpfbroker/bpfbroker/guard"
 	"github.com/bpfbroker/bpfbroker/internal/arena"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
 	"github.com/bpfbroker/bpfbroker/request"
@@ -119,19 +120,25 @@ type Performer struct {
 	pathErr sys.Errno // why it leads nowhere
 	// ReadOnly are the ids of maps that are opened to be read alone.
 	ReadOnly []uint32
-	asks     bool // it performs what the workload hasn't asked for
+	// Guard is the workload's cgroup, and Cgroup an fd of its directory, -1 for none (a
+	// worker has none). Scoped says of the next call that its policy allows it for the
+	// workload's tasks alone.
+	Guard  guard.Scope
+	Cgroup int
+	Scoped bool
+	asks   bool // it performs what the workload hasn't asked for
 }
 
 // NewForWorker returns the Performer of a worker, which takes its memory from mem:
 // with a token, if token isn't nil, where the kernel takes one.
 func NewForWorker(mem *arena.Arena, host Host, token *int) *Performer {
-	return &Performer{mem: mem, host: host, token: token}
+	return &Performer{mem: mem, host: host, token: token, Cgroup: -1}
 }
 
 // NewForHost returns the Performer of the daemon, which shows a workload its own
 // objects only.
 func NewForHost(mem *arena.Arena, objects Objects) *Performer {
-	return &Performer{mem: mem, objects: objects}
+	return &Performer{mem: mem, objects: objects, Cgroup: -1}
 }
 
 // keep is how many buffers there is room for between calls: a request with many
@@ -178,6 +185,7 @@ func (p *Performer) Do(q *request.Request, at Place, log Log, redo *Redo) *Resul
 		r.Errno = p.hideQueried(q, r)
 	}
 	infoAsGiven(q, r)
+	p.unguard(q, r)
 	idsInTarget(q, r, at)
 	p.hideIDs(q, r)
 	if r.Errno == 0 && p.host != nil && isLoader(q) {
@@ -200,7 +208,7 @@ const maxStops = 100
 func (p *Performer) call(q *request.Request, r *Result) (int, sys.Errno) {
 	switch q.Syscall {
 	case abi.SyscallPerfEventOpen:
-		return perfEventOpen(q, r)
+		return p.perfEventOpen(q, r)
 	case abi.SyscallPerfSetBPF:
 		return perfSetBPF(q)
 	case abi.SyscallPerfQueryBPF:
@@ -221,6 +229,9 @@ func (p *Performer) call(q *request.Request, r *Result) (int, sys.Errno) {
 	}
 	if e == sys.EPERM && p.token != nil && q.Command == abi.ProgLoad && knownTypes(r.Attr) {
 		v, e = sys.BPF(uint32(q.Command), r.Attr, size)
+	}
+	if q.Command == abi.ProgLoad && e == 0 && p.Scoped {
+		v, e = p.guarded(q, r, v)
 	}
 	return v, e
 }

@@ -44,6 +44,16 @@ const (
 
 func (a Audit) String() string { return [...]string{"summary", "full", "none"}[a] }
 
+// Scope is for whose tasks a program runs, and of whose a perf event tells.
+type Scope uint8
+
+const (
+	ScopeHost     Scope = iota // all of the host's
+	ScopeWorkload              // the workload's own
+)
+
+func (s Scope) String() string { return [...]string{"host", "workload"}[s] }
+
 // Limits are how much of each a workload may hold by one rule, or by a whole policy;
 // 0: any number.
 type Limits struct {
@@ -67,6 +77,7 @@ type Decision struct {
 	Message string // one sentence for the operator
 	Errno   uint32 // of a denial; 0: EPERM
 	Audit   Audit
+	Scope   Scope // of what is allowed
 	// Limits are those of the rule, and All those of the whole workload: of what it holds.
 	// nil: there are none. Who performs looks at them, see Exceeds.
 	Limits, All *Limits
@@ -83,6 +94,15 @@ func (d *Decision) Exceeds(ofRule bool, what string, limit, held int64) Decision
 		whose = "by this rule"
 	}
 	n.Message = fmt.Sprintf("%s allows no more than %d %s %s; it holds %d", by, limit, what, whose, held)
+	return n
+}
+
+// Unscoped is the denial of an operation that the decision allows with a scope which it
+// can't have.
+func (d *Decision) Unscoped(why string) Decision {
+	n := *d
+	n.Verdict, n.Errno = Deny, 0
+	n.Message = fmt.Sprintf("%s with scope: %v, which isn't possible: %s", strings.TrimSuffix(d.Message, allowsIt)+allowsIt, d.Scope, why)
 	return n
 }
 

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -52,6 +53,7 @@ type Rule struct {
 	Limits   *Limits    `json:"limits,omitempty"`
 	Expires  time.Time  `json:"expires,omitzero"`
 	Audit    Audit      `json:"audit,omitempty"`
+	Scope    Scope      `json:"scope,omitempty"` // of programs and perf events
 }
 
 // Share is an object beside its own that the workload may see: pinned at a path of the
@@ -145,8 +147,8 @@ func Commands() []string {
 }
 
 func (r *Rules) add(spec *Rule, vars []facts.Set) error {
-	if spec.Verdict > Native || spec.Audit > AuditNone {
-		return fmt.Errorf("verdict %d, audit %d", spec.Verdict, spec.Audit)
+	if spec.Verdict > Native || spec.Audit > AuditNone || spec.Scope > ScopeWorkload {
+		return fmt.Errorf("verdict %d, audit %d, scope %d", spec.Verdict, spec.Audit, spec.Scope)
 	}
 	c := &rule{Rule: spec, place: place(r.spec.File, spec.Line)}
 	if spec.When != nil {
@@ -157,7 +159,7 @@ func (r *Rules) add(spec *Rule, vars []facts.Set) error {
 		c.needs = spec.When.Facts(vars)
 	}
 	verb := map[Verdict]string{Allow: allowsIt, Deny: " denies it", Native: " leaves it to the kernel"}[spec.Verdict]
-	c.decision = Decision{Verdict: spec.Verdict, Cause: ByRule, Rule: spec.Name, Errno: spec.Errno, Audit: spec.Audit,
+	c.decision = Decision{Verdict: spec.Verdict, Cause: ByRule, Rule: spec.Name, Errno: spec.Errno, Audit: spec.Audit, Scope: spec.Scope,
 		Message: fmt.Sprintf("policy %q: rule %q%s%s", r.spec.Name, spec.Name, c.place, verb)}
 	if spec.Verdict == Allow && (spec.Limits.counted() || r.spec.Limits.counted()) {
 		c.decision.Limits, c.decision.All = spec.Limits, &r.spec.Limits
@@ -179,6 +181,11 @@ func (r *Rules) add(spec *Rule, vars []facts.Set) error {
 				f.needs.Add("prog.insns")
 			}
 		}
+		if spec.Scope == ScopeWorkload {
+			for _, fact := range scoped[name] {
+				f.needs.Add(fact)
+			}
+		}
 		// What the ceiling is made of is looked at in any case.
 		switch name {
 		case "map_create":
@@ -190,6 +197,16 @@ func (r *Rules) add(spec *Rule, vars []facts.Set) error {
 	}
 	return nil
 }
+
+// scoped are the commands that a scope is for, and what is looked at to see whether they
+// can have it.
+var scoped = map[string][]string{
+	"prog_load":       {"prog.type", "prog.attach_type", "prog.helpers", "prog.kfuncs"},
+	"perf_event_open": {"perf_event.type", "perf_event.pid"},
+}
+
+// Scoped are the commands that a scope is for.
+func Scoped() []string { return slices.Sorted(maps.Keys(scoped)) }
 
 // allowsIt ends the message of a rule that allows an operation.
 const allowsIt = " allows it"

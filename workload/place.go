@@ -10,6 +10,7 @@ import (
 	"github.com/bpfbroker/bpfbroker/abi"
 	"github.com/bpfbroker/bpfbroker/btfnames"
 	"github.com/bpfbroker/bpfbroker/facts"
+	"github.com/bpfbroker/bpfbroker/guard"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
 	"github.com/bpfbroker/bpfbroker/perform"
 )
@@ -21,6 +22,7 @@ type Known struct {
 	UserNS   uint64         // inode of its user namespace
 	Cgroup   sys.FileID     // the directory of its cgroup (v2)
 	CPUs     int            // that there could be
+	Guard    guard.Scope    // that cgroup, for programs that are to run for its tasks alone
 	// ReadOnly are the ids of the maps that are shared with it to be read alone.
 	ReadOnly []uint32
 	// Names are those of the kernel's types, and Tracepoints the kernel's: a worker maps

@@ -472,7 +472,7 @@ func (d *document) rule(n *yaml.Node) {
 	r := &ruleNodes{at: n}
 	r.Line = n.Line
 	var verdict bool
-	var errno, message *yaml.Node
+	var errno, message, scope *yaml.Node
 	names := make([]string, len(errnos))
 	for i, e := range errnos {
 		names[i] = e.name
@@ -512,6 +512,10 @@ func (d *document) rule(n *yaml.Node) {
 			}
 			r.Expires = t.UTC()
 		}},
+		field{"scope", false, func(n *yaml.Node) {
+			scope = n
+			d.word("scope", []string{"host", "workload"}, func(i int) { r.Scope = policy.Scope(i) })(n)
+		}},
 		field{"audit", false, d.word("audit", []string{"summary", "full", "none"}, func(i int) { r.Audit = policy.Audit(i) })})
 	if n.Kind != yaml.MappingNode {
 		return
@@ -529,7 +533,20 @@ func (d *document) rule(n *yaml.Node) {
 	if verdict && r.Limits != nil {
 		d.limited(r)
 	}
+	if scope != nil {
+		d.scoped(r, verdict, scope)
+	}
 	d.rules = append(d.rules, r)
+}
+
+// scoped checks that the rule allows something that can have a scope.
+func (d *document) scoped(r *ruleNodes, verdict bool, scope *yaml.Node) {
+	switch {
+	case verdict && r.Verdict != policy.Allow:
+		d.node(scope, "scope is for the verdict allow")
+	case r.Commands != nil && !slices.ContainsFunc(policy.Scoped(), func(c string) bool { return slices.Contains(r.Commands, c) }):
+		d.node(scope, "a scope is for rules with %s", strings.Join(policy.Scoped(), " or "))
+	}
 }
 
 // command checks that rules can speak of a command.

@@ -1,0 +1,263 @@
+package e2e
+
+import (
+	"debug/elf"
+	"errors"
+	"fmt"
+	"os"
+	"reflect"
+	"runtime"
+	"strconv"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+)
+
+// scoped allows all, but programs and events for the workload's own tasks alone.
+const scoped = `apiVersion: bpfbroker/v1alpha1
+kind: Policy
+metadata: {name: scoped}
+spec:
+  rules:
+  - name: feature-probes
+    commands: [prog_load]
+    when: prog.type == "socket_filter"
+    verdict: allow
+  - name: own
+    commands: [prog_load, perf_event_open]
+    verdict: allow
+    scope: workload
+  - name: rest
+    commands: any
+    verdict: allow
+`
+
+// touches is how often busy does what is traced.
+const touches = 10_000
+
+// act does what is traced: it makes system calls, and calls touched.
+func act() {
+	for range touches {
+		unix.Getppid()
+		touched()
+	}
+}
+
+// spin uses the CPU until events of its clock must have come.
+func spin() {
+	var from, now unix.Rusage
+	unix.Getrusage(unix.RUSAGE_THREAD, &from)
+	for now = from; unix.TimevalToNsec(now.Utime)+unix.TimevalToNsec(now.Stime)-unix.TimevalToNsec(from.Utime)-unix.TimevalToNsec(from.Stime) < 200e6; {
+		unix.Getrusage(unix.RUSAGE_THREAD, &now)
+	}
+}
+
+var calls int
+
+// touched is what a uprobe is at.
+//
+//go:noinline
+func touched() { calls++ }
+
+// touchedAt is where touched is in the file that is executed.
+func touchedAt() uint64 {
+	f, err := elf.Open("/proc/self/exe")
+	if err != nil {
+		fail("%v", err)
+	}
+	defer f.Close()
+	pc := uint64(reflect.ValueOf(touched).Pointer())
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_LOAD && pc >= p.Vaddr && pc < p.Vaddr+p.Filesz {
+			return pc - p.Vaddr + p.Off
+		}
+	}
+	fail("no place of touched (%#x)", pc)
+	return 0
+}
+
+// counter is a program that counts in m, after the instructions before.
+func counter(typ ebpf.ProgramType, m *ebpf.Map, before ...asm.Instruction) *ebpf.ProgramSpec {
+	return &ebpf.ProgramSpec{Name: "count", Type: typ, License: "GPL", Instructions: append(before,
+		asm.StoreImm(asm.RFP, -4, 0, asm.Word),
+		asm.Mov.Reg(asm.R2, asm.RFP),
+		asm.Add.Imm(asm.R2, -4),
+		asm.LoadMapPtr(asm.R1, m.FD()),
+		asm.FnMapLookupElem.Call(),
+		asm.JEq.Imm(asm.R0, 0, "out"),
+		asm.Mov.Imm(asm.R1, 1),
+		asm.StoreXAdd(asm.R0, asm.R1, asm.DWord),
+		asm.Mov.Imm(asm.R0, 0).WithSymbol("out"),
+		asm.Return())}
+}
+
+// ofGetppid goes on if the word of the context at offset is getppid's number.
+func ofGetppid(offset int16) []asm.Instruction {
+	return []asm.Instruction{asm.LoadMem(asm.R6, asm.R1, offset, asm.DWord), asm.JNE.Imm(asm.R6, unix.SYS_GETPPID, "out")}
+}
+
+// tracers are the ways in which programs that have a subject are attached. Each attaches
+// a program that counts in m, and says whether it counts exactly what act does.
+var tracers = map[string]struct {
+	exactly bool
+	attach  func(m *ebpf.Map) error
+}{
+	"raw_tracepoint": {true, func(m *ebpf.Map) error {
+		p, err := ebpf.NewProgram(counter(ebpf.RawTracepoint, m, ofGetppid(8)...))
+		if err != nil {
+			return err
+		}
+		_, err = link.AttachRawTracepoint(link.RawTracepointOptions{Name: "sys_enter", Program: p})
+		return err
+	}},
+	"tp_btf": {true, func(m *ebpf.Map) error {
+		s := counter(ebpf.Tracing, m, ofGetppid(8)...)
+		s.AttachType, s.AttachTo = ebpf.AttachTraceRawTp, "sys_enter"
+		p, err := ebpf.NewProgram(s)
+		if err != nil {
+			return err
+		}
+		_, err = link.AttachTracing(link.TracingOptions{Program: p})
+		return err
+	}},
+	"tracepoint": {true, func(m *ebpf.Map) error {
+		p, err := ebpf.NewProgram(counter(ebpf.TracePoint, m))
+		if err != nil {
+			return err
+		}
+		_, err = link.Tracepoint("syscalls", "sys_enter_getppid", p, nil)
+		return err
+	}},
+	"perf_event": {false, func(m *ebpf.Map) error {
+		p, err := ebpf.NewProgram(counter(ebpf.PerfEvent, m))
+		if err != nil {
+			return err
+		}
+		return onEachCPU(unix.PerfEventAttr{Type: unix.PERF_TYPE_SOFTWARE, Config: unix.PERF_COUNT_SW_CPU_CLOCK, Sample: 1e6}, func(event int) error {
+			return unix.IoctlSetInt(event, unix.PERF_EVENT_IOC_SET_BPF, p.FD())
+		})
+	}},
+	"uprobe": {true, func(m *ebpf.Map) error {
+		p, err := ebpf.NewProgram(counter(ebpf.Kprobe, m))
+		if err != nil {
+			return err
+		}
+		exe, err := link.OpenExecutable("/proc/self/exe")
+		if err != nil {
+			return err
+		}
+		_, err = exe.Uprobe("touched", p, &link.UprobeOptions{Address: touchedAt()})
+		return err
+	}},
+	"uprobe_multi": {true, func(m *ebpf.Map) error {
+		s := counter(ebpf.Kprobe, m)
+		s.AttachType = ebpf.AttachTraceUprobeMulti
+		p, err := ebpf.NewProgram(s)
+		if err != nil {
+			return err
+		}
+		exe, err := link.OpenExecutable("/proc/self/exe")
+		if err != nil {
+			return err
+		}
+		_, err = exe.UprobeMulti(nil, p, &link.UprobeMultiOptions{Addresses: []uint64{touchedAt()}})
+		return err
+	}},
+}
+
+// onEachCPU opens an event of all tasks on each CPU, and does something with it.
+func onEachCPU(a unix.PerfEventAttr, do func(event int) error) error {
+	a.Size = unix.PERF_ATTR_SIZE_VER5
+	for cpu := range runtime.NumCPU() {
+		fd, err := unix.PerfEventOpen(&a, -1, cpu, -1, unix.PERF_FLAG_FD_CLOEXEC)
+		if err != nil {
+			return fmt.Errorf("open event: %w", err)
+		}
+		if err := do(fd); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func init() {
+	// Attaches a tracer, and says what it has counted.
+	probes["scope"] = func() {
+		m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1})
+		if err != nil {
+			fail("%v", err)
+		}
+		tracer := tracers[os.Args[1]]
+		if err := tracer.attach(m); err != nil {
+			var v *ebpf.VerifierError
+			if errors.As(err, &v) {
+				fail("%+v", v)
+			}
+			fail("%v", err)
+		}
+		count := func() string {
+			var n uint64
+			if err := m.Lookup(uint32(0), &n); err != nil {
+				fail("%v", err)
+			}
+			return strconv.FormatUint(n, 10)
+		}
+		for said := ask("attached"); ; said = ask(count()) {
+			if said == "busy" {
+				act()
+				if !tracer.exactly {
+					spin()
+				}
+			}
+		}
+	}
+	// Is busy as somebody who isn't the workload.
+	probes["busy"] = func() {
+		for ask("ready") == "busy" {
+			act()
+			spin()
+		}
+	}
+}
+
+// TestScope: with `scope: workload` a program counts each event of its workload's own
+// tasks, and none of others'. Without, it counts those.
+func TestScope(t *testing.T) {
+	needRoot(t)
+	policies := map[string]string{"scoped": policyFile(t, scoped), "trusted": "trusted"}
+	for name, tracer := range tracers {
+		t.Run(name, func(t *testing.T) {
+			foreign := start(t, probe("busy"))
+			foreign.expect("ready")
+			for policy, flag := range policies {
+				for _, kind := range kinds(t) {
+					c := brokered(probe("scope", name), "--quiet", "--worker="+kind)
+					c.Args[2] = "--policy=" + flag
+					s := start(t, c)
+					s.expect("attached")
+					s.say("count")
+					before := number(t, s.hear())
+					foreign.say("busy")
+					foreign.expect("ready")
+					s.say("count")
+					others := number(t, s.hear()) - before
+					s.say("busy")
+					own := number(t, s.hear()) - before - others
+					switch {
+					case policy == "scoped" && others != 0:
+						t.Errorf("%s: of others it saw %d", kind, others)
+					case policy == "trusted" && (others == 0 || tracer.exactly && others != touches):
+						t.Errorf("%s: without a scope it saw %d of others, so this tells nothing", kind, others)
+					case own == 0, tracer.exactly && own != touches:
+						t.Errorf("%s, %s: of its own it saw %d", kind, policy, own)
+					}
+					s.end(true)
+				}
+			}
+			foreign.end(true)
+		})
+	}
+}
