@@ -89,9 +89,14 @@ func TestBuiltinPolicies(t *testing.T) {
 		if !ok || !strings.Contains(out, "Attaching 2 probes") {
 			t.Errorf("%s: observe: denied %q: %s", kind, denied, out)
 		}
-		denied, ok, out = under(t, "observe", kind, installed(t, "bpftrace", "-e", `tracepoint:syscalls:sys_enter_openat { printf("%s\n", str(args->filename)); exit(); }`))
-		if text := strings.Join(denied, "\n"); ok || !strings.Contains(text, "bpf_probe_read") {
+		denied, ok, out = under(t, "observe", kind, installed(t, "bpftrace", "-e", `tracepoint:syscalls:sys_enter_openat { printf("%d\n", *(uint64*)curtask); exit(); }`))
+		if text := strings.Join(denied, "\n"); ok || !strings.Contains(text, "bpf_get_current_task") {
 			t.Errorf("%s: observe, reading memory: succeeded %v, denied %q: %s", kind, ok, denied, out)
+		}
+		// That of the process that runs it may.
+		denied, ok, out = under(t, "observe", kind, installed(t, "bpftrace", "-e", `tracepoint:syscalls:sys_enter_openat { printf("%s\n", str(args->filename)); }`, "-c", "/bin/cat /etc/hostname"))
+		if !ok || !strings.Contains(out, "/etc/hostname") {
+			t.Errorf("%s: observe, its own memory: denied %q: %s", kind, denied, out)
 		}
 		// XDP in one's own network namespace alone.
 		if denied, ok, out := under(t, "network", kind, probe("policy-xdp"), "--net=private"); !ok || out != "attached\n" {
