@@ -138,8 +138,61 @@ var tracers = map[string]struct {
 		_, err = link.Tracepoint("syscalls", "sys_enter_getppid", p, nil)
 		return err
 	}},
+	"tail_call": {true, func(m *ebpf.Map) error {
+		called, err := ebpf.NewProgram(counter(ebpf.RawTracepoint, m, ofGetppid(8)...))
+		if err != nil {
+			return err
+		}
+		array, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: 1})
+		if err != nil {
+			return err
+		}
+		if err := array.Put(uint32(0), called); err != nil {
+			return err
+		}
+		calls, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.RawTracepoint, License: "GPL", Instructions: asm.Instructions{
+			asm.LoadMapPtr(asm.R2, array.FD()), asm.Mov.Imm(asm.R3, 0), asm.FnTailCall.Call(), asm.Mov.Imm(asm.R0, 0), asm.Return()}})
+		if err != nil {
+			return err
+		}
+		_, err = link.AttachRawTracepoint(link.RawTracepointOptions{Name: "sys_enter", Program: calls})
+		return err
+	}},
+	"pin": {true, func(m *ebpf.Map) error {
+		p, err := ebpf.NewProgram(counter(ebpf.RawTracepoint, m, ofGetppid(8)...))
+		if err != nil {
+			return err
+		}
+		if err := p.Pin("/sys/fs/bpf/pinned"); err != nil {
+			return err
+		}
+		p.Close()
+		if p, err = ebpf.LoadPinnedProgram("/sys/fs/bpf/pinned", nil); err != nil {
+			return err
+		}
+		_, err = link.AttachRawTracepoint(link.RawTracepointOptions{Name: "sys_enter", Program: p})
+		return err
+	}},
+	"id": {true, func(m *ebpf.Map) error {
+		p, err := ebpf.NewProgram(counter(ebpf.RawTracepoint, m, ofGetppid(8)...))
+		if err != nil {
+			return err
+		}
+		// All of the workload's programs that there are: were the one without its guard
+		// among them, it would be attached.
+		for id := ebpf.ProgramID(0); ; {
+			if id, err = ebpf.ProgramGetNextID(id); err != nil {
+				break
+			}
+			if p, err = ebpf.NewProgramFromID(id); err != nil {
+				return err
+			}
+		}
+		_, err = link.AttachRawTracepoint(link.RawTracepointOptions{Name: "sys_enter", Program: p})
+		return err
+	}},
 	"perf_event": {false, func(m *ebpf.Map) error {
-		p, err := ebpf.NewProgram(counter(ebpf.PerfEvent, m))
+		p, err := ebpf.NewProgram(counter(ebpf.PerfEvent, m, asm.FnGetCurrentPidTgid.Call())) // without it, it would look at no task
 		if err != nil {
 			return err
 		}
