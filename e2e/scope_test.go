@@ -307,7 +307,7 @@ func TestScope(t *testing.T) {
 					s.say("busy")
 					own := number(t, s.hear()) - before - others
 					switch {
-					case policy == "scoped" && others != 0:
+					case policy == "scoped" && (tracer.exactly && others != 0 || others > 5): // a clock may see it answer
 						t.Errorf("%s: of others it saw %d", kind, others)
 					case policy == "trusted" && (others == 0 || tracer.exactly && others != touches):
 						t.Errorf("%s: without a scope it saw %d of others, so this tells nothing", kind, others)

@@ -1,0 +1,90 @@
+package guard
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bpfbroker/bpfbroker/abi"
+	"github.com/bpfbroker/bpfbroker/internal/sys"
+)
+
+// call makes a bpf() call with these fields.
+func call(tb testing.TB, c abi.Command, fields map[string]uint64) int {
+	tb.Helper()
+	row := abi.RowOf(c)
+	attr := make([]byte, sys.AttrRoom)
+	for name, v := range fields {
+		row.Field(name).Put(attr, v)
+	}
+	fd, e := sys.BPF(uint32(c), attr, row.LastEnd)
+	if e != 0 {
+		tb.Fatalf("%v: %v", c, e)
+	}
+	return fd
+}
+
+// ownCgroup is the cgroup (v2) that the test is in.
+func ownCgroup(tb testing.TB) Scope {
+	tb.Helper()
+	b, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::")
+		if !ok {
+			continue
+		}
+		for _, mount := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
+			var st unix.Stat_t
+			if _, err := os.Stat(filepath.Join(mount, "cgroup.controllers")); err == nil && unix.Stat(filepath.Join(mount, path), &st) == nil {
+				return Scope{ID: st.Ino, Level: strings.Count(strings.TrimSuffix(path, "/"), "/")}
+			}
+		}
+	}
+	tb.Skip("no cgroup v2 is mounted")
+	return Scope{}
+}
+
+// BenchmarkGuard is what a system call takes, with a program at sys_enter that counts in an
+// array: without one, with it as it is, guarded for a task of its own, guarded for others,
+// and with one that does nothing. What counts are the differences in one run.
+func BenchmarkGuard(b *testing.B) {
+	if os.Geteuid() != 0 {
+		b.Skip("needs root")
+	}
+	own := ownCgroup(b)
+	foreign := Scope{ID: own.ID + 1, Level: own.Level}
+	m := call(b, abi.MapCreate, map[string]uint64{"map_type": 2, "key_size": 4, "value_size": 8, "max_entries": 1})
+	defer sys.Close(m)
+	nothing := program(insn(0xb7, 0, 0, 0, 0), insn(0x95, 0, 0, 0, 0))
+	counts := program(insn(0x62, 10, 0, -4, 0), insn(0xbf, 2, 10, 0, 0), insn(0x07, 2, 0, 0, -4), insn(0x18, 1, 1, 0, int32(m)), insn(0, 0, 0, 0, 0),
+		insn(0x85, 0, 0, 0, 1), insn(0x15, 0, 0, 2, 0), insn(0xb7, 1, 0, 0, 1), insn(0xdb, 0, 1, 0, 0), nothing)
+	guarded := func(s Scope) []byte {
+		g, err := s.Guard(&Program{Insns: counts}, 0, make([]byte, 1000))
+		if err != nil {
+			b.Fatal(err)
+		}
+		return g.Insns
+	}
+	for _, c := range []struct {
+		name  string
+		insns []byte
+	}{{"none", nil}, {"nothing", nothing}, {"unguarded", counts}, {"own", guarded(own)}, {"foreign", guarded(foreign)}} {
+		b.Run(c.name, func(b *testing.B) {
+			if c.insns != nil {
+				license, point := []byte("GPL\x00"), []byte("sys_enter\x00")
+				prog := call(b, abi.ProgLoad, map[string]uint64{"prog_type": 17, "insns": sys.Addr(c.insns), "insn_cnt": uint64(len(c.insns) / InsnSize), "license": sys.Addr(license)})
+				defer sys.Close(prog)
+				defer sys.Close(call(b, abi.RawTPOpen, map[string]uint64{"name": sys.Addr(point), "prog_fd": uint64(prog)}))
+			}
+			for b.Loop() {
+				unix.Getppid()
+			}
+		})
+	}
+}
