@@ -39,7 +39,7 @@ const notKnown = "unknown"
 
 // factless are facts that have no truth here yet, and why.
 var factless = map[string]string{
-	"object.shared": "TestBuiltinClaims",
+	"object.shared": "TestShare",
 	"counts.maps":   "TestLimits", "counts.progs": "TestLimits", "counts.links": "TestLimits", "counts.bytes": "TestLimits",
 }
 
@@ -192,6 +192,8 @@ func (s *factual) ofAttaching() {
 	id := s.number(abi.Prog, p)
 	s.knows("prog_attach", "attach.type", "cgroup_device", "attach.flags", "[BPF_F_ALLOW_MULTI]", "attach.prog_id", id,
 		"attach.prog_type", "cgroup_device", "attach.prog_own", true, "attach.cgroup", "CGROUP/"+filepath.Base(path), "attach.cgroup_inside", true)
+	s.does(abi.ProgQuery, f{"target_fd": dir, "attach_type": attachType("cgroup_device")})
+	s.knows("prog_query", "attach.type", "cgroup_device", "attach.cgroup", "CGROUP/"+filepath.Base(path), "attach.cgroup_inside", true)
 	s.made(abi.ProgDetach, f{"target_fd": dir, "attach_bpf_fd": p, "attach_type": attachType("cgroup_device")})
 	s.knows("prog_detach", "attach.prog_id", id, "attach.prog_own", true, "attach.cgroup_inside", true)
 

@@ -93,9 +93,15 @@ func TestBuiltinPolicies(t *testing.T) {
 		if text := strings.Join(denied, "\n"); ok || !strings.Contains(text, "bpf_get_current_task") {
 			t.Errorf("%s: observe, reading memory: succeeded %v, denied %q: %s", kind, ok, denied, out)
 		}
-		// That of the process that runs it may.
+		// That of its own processes it may, and others' it doesn't see.
+		other := exec.Command("sh", "-c", "while :; do cat /etc/issue >/dev/null; done")
+		if err := other.Start(); err != nil {
+			t.Fatal(err)
+		}
 		denied, ok, out = under(t, "observe", kind, installed(t, "bpftrace", "-e", `tracepoint:syscalls:sys_enter_openat { printf("%s\n", str(args->filename)); }`, "-c", "/bin/cat /etc/hostname"))
-		if !ok || !strings.Contains(out, "/etc/hostname") {
+		other.Process.Kill()
+		_ = other.Wait()
+		if !ok || !strings.Contains(out, "/etc/hostname") || strings.Contains(out, "/etc/issue") {
 			t.Errorf("%s: observe, its own memory: denied %q: %s", kind, denied, out)
 		}
 		// XDP in one's own network namespace alone.
