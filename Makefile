@@ -26,7 +26,7 @@ TOOLS       ?=
 TESTS       ?= ./...
 
 .DEFAULT_GOAL := build
-.PHONY: help build deps check test demo bench parity learn tools fuzz storm kill chaos attack flood crowd race differential kernel docs govulncheck clean
+.PHONY: help build deps check test demo bench parity learn scope tools fuzz storm kill chaos attack flood crowd race differential kernel docs govulncheck clean
 
 help:
 	@echo 'make build        bin/bpfbroker, static'
@@ -37,6 +37,7 @@ help:
 	@echo 'make bench        costs of a call, as ratios: docs/results/bench.md'
 	@echo 'make parity       the test suite of cilium/ebpf, brokered: docs/results/parity.md'
 	@echo 'make learn        the same under the policies that are learned from it: docs/results/learn.md'
+	@echo 'make scope        the suite again, with programs for the workload'"'"'s own tasks alone: docs/results/scope.md'
 	@echo 'make tools        real tools and programs, each as root and brokered: docs/results/tools.md'
 	@echo 'make fuzz         every fuzz target for FUZZTIME=$(FUZZTIME)'
 	@echo 'make storm        STORM=$(STORM) calls from targets that take signals'
@@ -84,6 +85,12 @@ parity: build
 
 learn: build
 	go run ./hack/parity -learn docs/results/learn.md $(PARITY)
+
+# Programs for the workload's own tasks alone. Tools that want to see others differ.
+scope: build
+	go run ./hack/parity -run-args '--policy $(CURDIR)/hack/parity/scoped.yaml --symbols show --net private' -report docs/results/scope-parity.md -passed hack/parity/scoped.txt $(PARITY)
+	go test -run '^$$' -bench Guard -count 5 ./guard
+	BPFBROKER_RANDOM=20000 go test -v -count 1 -timeout 0 -run '^TestScope' ./e2e
 
 # For the other kind of worker: docs/results/tools-capability.md.
 tools: build
