@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"fmt"
 	"maps"
+	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -90,6 +92,35 @@ var attacksAtCgroups = []attack{
 			a.step("attaching it again", a.do("attach", abi.ProgAttach, at))
 			return nil
 		}},
+	{name: "undoing what the host denies at its own cgroup", denied: by{"network": `prog.helpers has "bpf_set_retval"`}, do: func(a *attacker) error {
+		undo, e := loadFor(uint32(progType("cgroup_sock_addr")), uint32(attachType("cgroup_inet4_bind")), "undo",
+			prog(insn(0xb7, 1, 0, 0, 0), callInsn(0, 0, helperSetRetval), movR0(1), exit))
+		if e != 0 {
+			return e
+		}
+		cgroup := a.ownCgroup()
+		if a.policy == native {
+			if err := os.WriteFile(fmt.Sprintf("/proc/self/fd/%d/cgroup.procs", cgroup), []byte("0"), 0); err != nil {
+				return err
+			}
+		}
+		binds := func() error {
+			s, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				return err
+			}
+			return unix.Bind(s, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
+		}
+		for _, p := range []int{a.own("cgroup_sock_addr", ret0, "cgroup_inet4_bind"), undo} {
+			a.step("link", a.do("link", abi.LinkCreate, f{"target_fd": cgroup, "prog_fd": p, "attach_type": attachType("cgroup_inet4_bind")}))
+			if err := binds(); p != undo && err != unix.EPERM {
+				return fmt.Errorf("bind where that is denied: %v", err)
+			} else if p == undo && err != nil {
+				return fmt.Errorf("bind: %w", err)
+			}
+		}
+		return nil
+	}},
 	{name: "what is attached to a passed cgroup", denied: by{"observe": `no rule is for "prog_query"`, "network": notInside, "container-devices": `attach.type is "cgroup_inet_egress"`},
 		do: calling(abi.ProgQuery, func(v *theHosts) f {
 			return f{"target_fd": v.Cgroup, "attach_type": attachType("cgroup_inet_egress")}

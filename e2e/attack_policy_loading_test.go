@@ -14,6 +14,7 @@ const (
 	helperPrintk    = 6   // bpf_trace_printk
 	helperSignal    = 109 // bpf_send_signal
 	helperProbeRead = 113 // bpf_probe_read_kernel
+	helperSetRetval = 187 // bpf_set_retval
 
 	flagSleepable = 1 << 4
 	liveFrames    = 1 << 1
@@ -41,6 +42,7 @@ func loads(typ string, insns []byte, more f) func(*attacker) error {
 }
 
 var attacksByLoading = []attack{
+	{name: "a program at a tracepoint", denied: by{"network": `prog.type is "tracepoint"`, "container-devices": `prog.type is "tracepoint"`}, do: loads("tracepoint", ret0, nil)},
 	{name: "an iterator over maps", denied: all3(`prog.type is "tracing"`), do: iterates("bpf_iter_bpf_map")},
 	{name: "an iterator over programs", denied: all3(`prog.type is "tracing"`), do: iterates("bpf_iter_bpf_prog")},
 	{name: "an iterator over links", denied: all3(`prog.type is "tracing"`), do: iterates("bpf_iter_bpf_link")},
