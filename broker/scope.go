@@ -32,6 +32,11 @@ func (t *thread) scope(q *request.Request, f *facts.Facts, d *policy.Decision) {
 		if err := guard.Calls(f.Prog.Helpers, f.Prog.Kfuncs); err != nil {
 			why = err.Error()
 		}
+		// What a tracer has called by a clock would wait for the workload to run.
+		if b := q.Buffer("insns"); why == "" && f.Prog.Type == "perf_event" && b != nil && len(f.Prog.Kfuncs) == 0 && guard.Subjectless(b.Data, f.Prog.Helpers) {
+			d.Scope = policy.ScopeHost
+			return
+		}
 	}
 	if why == "" && !t.cfg.Known.Guard.Known() {
 		why = "the workload has no cgroup of v2 whose place in the hierarchy is known"

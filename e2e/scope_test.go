@@ -6,14 +6,21 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"regexp"
 	"runtime"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
+
+	"github.com/bpfbroker/bpfbroker/abi"
+	"github.com/bpfbroker/bpfbroker/internal/sys"
+	"github.com/bpfbroker/bpfbroker/perform"
 )
 
 // scoped allows all, but programs and events for the workload's own tasks alone.
@@ -259,5 +266,80 @@ func TestScope(t *testing.T) {
 			}
 			foreign.end(true)
 		})
+	}
+}
+
+func init() {
+	// Says what there is to see of a program: its log, and what the kernel shows of it.
+	probes["scope-info"] = func() {
+		num := &btf.Int{Name: "int", Size: 4, Encoding: btf.Signed}
+		function := func(name string) *btf.Func {
+			return &btf.Func{Name: name, Linkage: btf.StaticFunc, Type: &btf.FuncProto{Return: num, Params: []btf.FuncParam{{Name: "ctx", Type: &btf.Pointer{Target: &btf.Void{}}}}}}
+		}
+		at := func(i asm.Instruction, line string) asm.Instruction { return i.WithSource(asm.Comment(line)) }
+		insns := asm.Instructions{
+			at(btf.WithFuncMetadata(asm.Mov.Reg(asm.R6, asm.R1), function("main")), "first").WithSymbol("main"),
+			at(asm.Mov.Imm(asm.R7, 3), "loop begins"),
+			at(asm.Mov.Reg(asm.R1, asm.R6).WithSymbol("again"), "again"),
+			asm.Call.Label("other"),
+			at(asm.Sub.Imm(asm.R7, 1), "count"),
+			asm.JNE.Imm(asm.R7, 0, "again"),
+			at(asm.Mov.Imm(asm.R0, 0), "last"),
+			asm.Return(),
+			at(btf.WithFuncMetadata(asm.FnGetCurrentPidTgid.Call(), function("other")), "other's first").WithSymbol("other"),
+			at(asm.Return(), "other's last"),
+		}
+		p, err := ebpf.NewProgramWithOptions(&ebpf.ProgramSpec{Name: "info", Type: ebpf.RawTracepoint, License: "GPL", Instructions: insns},
+			ebpf.ProgramOptions{LogLevel: ebpf.LogLevelInstruction | ebpf.LogLevelStats})
+		if err != nil {
+			fail("%+v", err)
+		}
+		fmt.Print(regexp.MustCompile(`verification time \d+|stack depth .*`).ReplaceAllString(p.VerifierLog, ""))
+		info, err := p.Info()
+		if err != nil {
+			fail("%v", err)
+		}
+		shown, err := info.Instructions()
+		if err != nil {
+			fail("%v", err)
+		}
+		calls := regexp.MustCompile(`(?m)^(\s*\d+: Call) .*$`) // by numbers of the kernel's
+		fmt.Print(calls.ReplaceAllString(fmt.Sprintf("%+v", shown), "$1"))
+		size, err := info.TranslatedSize()
+		if err != nil {
+			fail("%v", err)
+		}
+		fmt.Println(size, info.Name, info.Type)
+		// With less room than there is.
+		raw := make([]byte, 32)
+		i := make([]byte, abi.ProgInfo.Size)
+		abi.ProgInfo.Field("xlated_prog_len").Put(i, uint64(len(raw)))
+		abi.ProgInfo.Field("xlated_prog_insns").Put(i, sys.Addr(raw))
+		if e := perform.ObjectInfo(p.FD(), i); e != 0 {
+			fail("%v", e)
+		}
+		fmt.Printf("%x %d\n", raw, abi.ProgInfo.Field("xlated_prog_len").Uint(i))
+		// And it runs as it does.
+		ret, err := p.Run(&ebpf.RunOptions{Context: make([]byte, 16)})
+		fmt.Println(ret, err)
+	}
+}
+
+// TestScopeTransparent: a program that is loaded with a guard looks as it would without.
+func TestScopeTransparent(t *testing.T) {
+	needRoot(t)
+	file := policyFile(t, scoped)
+	want := output(t, probe("scope-info"))
+	for _, line := range []string{"loop begins", "other's last", "processed"} {
+		if !strings.Contains(want, line) {
+			t.Fatalf("natively there is no %q:\n%s", line, want)
+		}
+	}
+	for _, kind := range kinds(t) {
+		c := brokered(probe("scope-info"), "--quiet", "--worker="+kind)
+		c.Args[2] = "--policy=" + file
+		if got := output(t, c); got != want {
+			t.Errorf("%s: with a scope\n%s\nwithout\n%s", kind, got, want)
+		}
 	}
 }

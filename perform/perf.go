@@ -18,7 +18,7 @@ func trapsOthers(q *request.Request) bool {
 
 // perfEventOpen makes a perf_event_open() call. In a scope, an event of all tasks becomes
 // one of those in the workload's cgroup: the kernel itself sees to it that it counts and
-// records no other's. One that only programs write to stays as it is: they are guarded.
+// records no other's. Those that tell of no task stay as they are.
 func (p *Performer) perfEventOpen(q *request.Request, r *Result) (int, sys.Errno) {
 	arg := func(name string) int { return int(int32(abi.PerfEventOpen.Field(name).Uint(r.Attr))) }
 	flags := abi.PerfEventOpen.Field("flags").Uint(r.Attr)
@@ -28,7 +28,7 @@ func (p *Performer) perfEventOpen(q *request.Request, r *Result) (int, sys.Errno
 		switch {
 		case flags&abi.PerfFlagPIDCgroup != 0 || p.Cgroup < 0:
 			return 0, sys.EPERM
-		case pid == -1 && !forPrograms(q):
+		case pid == -1 && tells(q):
 			pid, flags = p.Cgroup, flags|abi.PerfFlagPIDCgroup
 		}
 	}
@@ -41,10 +41,19 @@ func (p *Performer) perfEventOpen(q *request.Request, r *Result) (int, sys.Errno
 	return fd, e
 }
 
-// forPrograms says whether only programs write to an event (PERF_COUNT_SW_BPF_OUTPUT).
-func forPrograms(q *request.Request) bool {
-	const software, output = 1, 10 // include/uapi/linux/perf_event.h
-	return q.Field("type") == software && q.Field("config") == output
+// tells says whether an event tells of the task at which it happens: all but clocks, and
+// events that only programs write to (PERF_COUNT_SW_BPF_OUTPUT), which call programs or
+// record when they happen, and nothing else (include/uapi/linux/perf_event.h).
+func tells(q *request.Request) bool {
+	const software, cpuClock, taskClock, output = 1, 0, 1, 10
+	// PERF_SAMPLE_TIME, READ, ID, CPU, PERIOD, STREAM_ID, RAW, IDENTIFIER.
+	const harmless = 1<<2 | 1<<4 | 1<<6 | 1<<7 | 1<<8 | 1<<9 | 1<<10 | 1<<16
+	// mmap, comm, task, mmap_data, mmap2, comm_exec, context_switch, namespaces, ksymbol,
+	// bpf_event, cgroup, text_poke: records beside samples, of what tasks do.
+	const records = 1<<8 | 1<<9 | 1<<13 | 1<<17 | 1<<23 | 1<<24 | 1<<26 | 1<<28 | 1<<29 | 1<<30 | 1<<32 | 1<<33
+	config := q.Field("config")
+	return q.Field("type") != software || config != cpuClock && config != taskClock && config != output ||
+		q.Field("sample_type")&^harmless != 0 || q.Field("bits")&records != 0
 }
 
 // perfEvent is the fd of an ioctl()'s perf event. Another file than that doesn't take

@@ -50,7 +50,7 @@ var builtins = []struct {
 	get         func() (Policy, error)
 }{
 	{deny.name, deny.about, func() (Policy, error) { return deny, nil }},
-	file("observe", "tracing: kprobes, uprobes, tracepoints, perf events; no reading of memory, and nothing that changes what others do"),
+	file("observe", "tracing, of the command's own tasks alone; nothing that reads the kernel's memory, or changes what others do"),
 	file("network", "XDP, tc, sockets and cgroups, in network namespaces and cgroups of the command's own"),
 	file("container-devices", "device filters of the command's own cgroups, as container runtimes and systemd make them"),
 	{trusted.name, trusted.about, func() (Policy, error) { return trusted, nil }},
@@ -88,7 +88,7 @@ func BuiltinSource(name string) ([]byte, bool) {
 
 // Default is the policy of who names none. Of those that are of use, it is the one whose
 // programs see and change nothing but what is the workload's own.
-const Default = "network"
+const Default = "observe"
 
 // Builtin returns the built-in policy called name. The error of an unknown name
 // lists those that there are.
