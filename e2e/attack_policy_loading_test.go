@@ -63,7 +63,7 @@ var attacksByLoading = []attack{
 	// has a socket filter's fd, its own or a passed one, may have it at its sockets.
 	{name: "a socket filter under observe", denied: by{"observe": "prog.insns is 17"}, rule: `prog.type == "socket_filter"`,
 		do: loads("socket_filter", prog(slices.Repeat(movR0(0), 16), exit), nil)},
-	{name: "a socket filter with packets", denied: by{"observe": "prog.helpers.size() is 1, not 0"}, rule: `"bpf_skb_load_bytes"`, do: loads("socket_filter",
+	{name: "a socket filter with packets", denied: by{"observe": `prog.helpers has "bpf_skb_load_bytes"`}, rule: `"bpf_skb_load_bytes"`, do: loads("socket_filter",
 		prog(insn(0xb7, 2, 0, 0, 0), insn(0xbf, 3, 10, 0, 0), insn(0x07, 3, 0, 0, -4), insn(0xb7, 4, 0, 0, 4), callInsn(0, 0, 26), movR0(0), exit), nil)},
 	{name: "a sender's socket", denied: by{"network": "sockmap would take it over"}, rule: `"sockmap"`, do: func(a *attacker) error {
 		socks := a.step("sockmap", a.do("sockmap", abi.MapCreate, f{"map_type": mapType("sockmap"), "key_size": 4, "value_size": 4, "max_entries": 1}))
