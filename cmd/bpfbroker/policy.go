@@ -185,8 +185,9 @@ facts, and what the policy must decide:
     want: {verdict: deny, cause: default, message: map.max_entries is 9}
 
 Facts that aren't given are zero. Beside verdict (allow, deny, native), want may have rule,
-cause (rule, default, limit, error), errno, and a part of the message. Facts of "unknown",
-each with a reason, couldn't be found out.
+cause (rule, default, limit, error), scope (host, workload), errno, and a part of the
+message. Facts of "unknown", each with a reason, couldn't be found out. With "at", a time
+like 2027-01-31T18:00:00Z, it is then, for rules that expire.
 
 With --replay, decide anew on each operation in an audit log (bpfbroker run --audit), and
 print what would change. What the log doesn't have whole can't be told. A denial that
