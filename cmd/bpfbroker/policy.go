@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/user"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -74,8 +75,13 @@ func policyNames(_ *cobra.Command, args []string, _ string) ([]string, cobra.She
 }
 
 // eachPolicy looks at each of the policies in files, and says at the end of how many look
-// said no.
+// said no. Cases, which policies/*.yaml has, too, are passed over.
 func eachPolicy(files []string, what string, look func(path string) (good bool)) error {
+	cases := files[0]
+	files = slices.DeleteFunc(slices.Clone(files), load.IsCases)
+	if len(files) == 0 {
+		return &exitError{fmt.Errorf("%s has cases; name the policy that they are for", cases), exitUsage}
+	}
 	bad := 0
 	for _, path := range files {
 		if !look(path) {

@@ -84,6 +84,11 @@ func CasesPath(path string) string {
 	return path + ".tests.yaml"
 }
 
+// IsCases says whether a path is that of cases: CasesPath of something.
+func IsCases(path string) bool {
+	return strings.HasSuffix(path, ".tests.yaml") || strings.HasSuffix(path, ".tests.yml")
+}
+
 // CasesFile reads cases.
 func CasesFile(path string) (*Cases, error) {
 	text, err := read(path, 4*MaxFile)
