@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	running "github.com/bpfbroker/bpfbroker/control"
 )
 
 // TestDocs runs every example of docs/policy.md as a reader would: one after the other, in
@@ -81,6 +83,7 @@ type docs struct {
 // that begins with $mark, how it ended. What ps lists, and what the host has pinned, is the
 // document's own.
 const reader = `
+mkdir -p -m 700 "$workloads"
 mount -t tmpfs -o mode=0700 docs "$workloads" && mount -t bpf docs /sys/fs/bpf || exit
 status=0
 while IFS= read -r line <&3; do
@@ -93,10 +96,6 @@ done`
 const mark = "=== ended:"
 
 func (d *docs) begin() {
-	const workloads = "/run/bpfbroker/workloads"
-	if err := os.MkdirAll(workloads, 0o700); err != nil {
-		d.t.Fatal(err)
-	}
 	commands, in, err := os.Pipe()
 	if err != nil {
 		d.t.Fatal(err)
@@ -107,7 +106,7 @@ func (d *docs) begin() {
 	}
 	c := exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c", reader)
 	c.Dir = d.dir
-	c.Env = append(os.Environ(), "PATH="+filepath.Dir(broker)+":"+os.Getenv("PATH"), "mark="+mark, "workloads="+workloads)
+	c.Env = append(os.Environ(), "PATH="+filepath.Dir(broker)+":"+os.Getenv("PATH"), "mark="+mark, "workloads="+running.Dir)
 	c.ExtraFiles = []*os.File{commands}
 	c.Stdout, c.Stderr = printed, printed
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
