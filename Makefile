@@ -88,7 +88,7 @@ learn: build
 
 # Programs for the workload's own tasks alone. Tools that want to see others differ.
 scope: build
-	go run ./hack/parity -run-args '--policy $(CURDIR)/hack/parity/scoped.yaml --symbols show --net private' -report docs/results/scope-parity.md -passed hack/parity/scoped.txt $(PARITY)
+	go run ./hack/parity -run-args '--policy $(CURDIR)/hack/parity/scoped.yaml --symbols show --net private' -report docs/results/scope-parity.md $(PARITY)
 	go test -run '^$$' -bench Guard -count 5 ./guard
 	BPFBROKER_RANDOM=20000 go test -v -count 1 -timeout 0 -run '^TestScope' ./e2e
 

@@ -1,429 +1,320 @@
 package e2e
 
 import (
-	"encoding/binary"
+	"cmp"
+	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
-	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 
-	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
 
+	"github.com/bpfbroker/bpfbroker/abi"
+	"github.com/bpfbroker/bpfbroker/audit"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
+	"github.com/bpfbroker/bpfbroker/policy"
+	policyload "github.com/bpfbroker/bpfbroker/policy/load"
 )
 
-// What the built-in policies claim not to allow, as programs try it that know how. Each
-// attempt works natively as root, so that it isn't refused for another reason.
+// What a workload would try against the built-in policies. Each attack succeeds natively,
+// as root, and under trusted, so that it isn't refused for another reason; each policy that
+// has to do with it denies it, and says why. The attacks are in attack_policy_*_test.go, by
+// subject.
 
-// attempt is one of them.
-type attempt struct {
+// attack is one.
+type attack struct {
 	name string
-	// private: natively and brokered it is made in a network namespace of its own.
+	// private: it is made in a network namespace of its own.
 	private bool
-	// under says by which policies it is denied, and with which words.
-	under map[string]string
-	try   func(v *given) (int, sys.Errno)
+	// denied says by which policies, and with which words.
+	denied by
+	// refused says where something else than a policy's rule stops it, with which errno, and
+	// what: "ENOENT: …". A policy may have the kind of worker behind it: trusted/token.
+	refused by
+	// mayLack says why some kernels or machines refuse it natively: there trusted has to give
+	// the same errno.
+	mayLack string
+	// rule is in the rule that would allow it, if that isn't the fact and the value that
+	// the denial is about.
+	rule string
+	do   func(*attacker) error
 }
 
-// given is what an attempt gets from outside.
-type given struct {
-	// Fds of the host's: a program of type raw_tracepoint, one of cgroup_device, a map, a
-	// cgroup that is none of the workload's, a directory in which a map is pinned, the
-	// host's network namespace.
-	Raw, Device, Map, Cgroup, Pins, NetNS int
-	// Ids of the program and the map; of the kernel's function bpf_rdonly_cast, and its
-	// struct task_struct.
-	ProgID, MapID, Kfunc, Struct int
+// by says something of policies, and of native, which is none.
+type by map[string]string
+
+const native = "native"
+
+// attackable are the policies that claim to stop something.
+var attackable = []string{"observe", "network", "container-devices"}
+
+// all3 denies it under each of them, with the same words.
+func all3(words string) by {
+	return by{"observe": words, "network": words, "container-devices": words}
 }
 
-const (
-	helperProbeRead      = 113 // bpf_probe_read_kernel
-	helperSendSignal     = 109 // bpf_send_signal
-	typeKprobe           = 2
-	typeTracepoint       = 5
-	typeXDP              = 6
-	typeCgroupDevice     = 15
-	typeRawTP            = 17
-	typeRawTPWritable    = 24
-	typeTracing          = 26
-	typeStructOps        = 27
-	typeExt              = 28
-	attachCgroupDevice   = 6
-	attachFlowDissector  = 17
-	attachIter           = 28
-	attachXDPLink        = 37
-	attachCgroupSkb      = 0
-	mapStructOps         = 26
-	mapProgArray         = 3
-	mapArrayOfMaps       = 12
-	mapUserRingbuf       = 31
-	mapArena             = 33
-	flagPathFD           = 1 << 14
-	flagTokenFD          = 1 << 16
-	flagMulti            = 2
-	flagSleepable        = 1 << 4
-	liveFrames           = 1 << 1
-	cmdTestRun           = 10
-	pseudoCall, kfunc    = 1, 2
-	opCall, opMov, opAdd = 0x85, 0xbf, 0x07
-)
+// attacks lists them all.
+var attacks = slices.Concat(attacksByLoading, attacksByCalling, attacksOnObjects, attacksOnMaps, attacksAtCgroups, attacksInNetworks, attacksByEvents)
 
-// reads calls bpf_probe_read_kernel(fp-8, 8, fp).
-var reads = prog(insn(opMov, 1, 10, 0, 0), insn(opAdd, 1, 0, 0, -8), insn(0xb7, 2, 0, 0, 8), insn(opMov, 3, 10, 0, 0), insn(opCall, 0, 0, 0, helperProbeRead), movR0(0), exit)
-
-// inSubprogram is a program that calls another function, which is that code.
-func inSubprogram(code []byte) []byte {
-	return prog(insn(opCall, 0, pseudoCall, 0, 2), movR0(0), exit, code)
+// attacker is who attacks, and what it has of the host's.
+type attacker struct {
+	*script
+	theHosts
+	policy string // under which it does
 }
 
-// attempts are in the order of the issue that asks for them.
-var attempts = []attempt{
-	{name: "a helper in a subprogram", under: map[string]string{"observe": `prog.helpers has "bpf_probe_read_kernel"`, "container-devices": "prog.type", "network": "prog.type"},
-		try: func(*given) (int, sys.Errno) { return load(typeTracepoint, "a", inSubprogram(reads), 0, nil) }},
-	{name: "a helper where no instruction comes", under: map[string]string{"observe": `prog.helpers has "bpf_probe_read_kernel"`},
-		try: func(*given) (int, sys.Errno) {
-			// if r1 == 0 goto over it, which the verifier knows never to be: dead code is
-			// code that may call what it likes only as long as nobody is fooled by it.
-			return load(typeTracepoint, "a", prog(movR0(0), insn(0x55, 1, 0, 6, 0), reads), 0, nil)
-		}},
-	{name: "a helper that does something to others", under: map[string]string{"observe": `prog.helpers has "bpf_send_signal"`},
-		try: func(*given) (int, sys.Errno) {
-			return load(typeTracepoint, "a", prog(insn(0xb7, 1, 0, 0, 10), insn(opCall, 0, 0, 0, helperSendSignal), movR0(0), exit), 0, nil)
-		}},
-	{name: "a kernel function", under: map[string]string{"observe": `prog.kfuncs has "bpf_rdonly_cast"`},
-		try: func(v *given) (int, sys.Errno) { return load(typeTracepoint, "a", casts(v, 0), 0, nil) }},
-	{name: "a kernel function in a subprogram", under: map[string]string{"observe": `prog.kfuncs has "bpf_rdonly_cast"`},
-		try: func(v *given) (int, sys.Errno) { return load(typeTracepoint, "a", inSubprogram(casts(v, 0)), 0, nil) }},
-	{name: "a map by its id", under: map[string]string{"observe": "object.own is false", "network": "object.own is false", "container-devices": "map_get_fd_by_id"},
-		try: func(v *given) (int, sys.Errno) { return bpf(cmdMapByID, new(attr).u32(0, uint32(v.MapID)), 12) }},
-	{name: "a program by its id", under: map[string]string{"observe": "object.own is false", "network": "object.own is false", "container-devices": "object.own is false"},
-		try: func(v *given) (int, sys.Errno) { return bpf(cmdProgByID, new(attr).u32(0, uint32(v.ProgID)), 12) }},
-	{name: "a pin", under: map[string]string{"observe": "object.own is false", "network": "object.own is false", "container-devices": "object.own is false"},
-		try: func(v *given) (int, sys.Errno) {
-			path := []byte("theirs\x00")
-			return bpf(cmdObjGet, new(attr).u64(0, sys.Addr(path)).u32(12, flagPathFD).u32(16, uint32(v.Pins)), 20, path)
-		}},
-	{name: "an inner map", under: map[string]string{"observe": `map.type is "array_of_maps"`, "container-devices": "no rule is for \"map_create\""},
-		try: func(v *given) (int, sys.Errno) {
-			return bpf(cmdMapCreate, new(attr).u32(0, mapArrayOfMaps).u32(4, 4).u32(8, 4).u32(12, 1).u32(20, uint32(v.Map)), 48)
-		}},
-	{name: "a map in a prog_array", under: map[string]string{"observe": `map.type is "prog_array"`, "container-devices": "no rule is for \"map_create\""},
-		try: func(v *given) (int, sys.Errno) {
-			return bpf(cmdMapCreate, new(attr).u32(0, mapProgArray).u32(4, 4).u32(8, 4).u32(12, 1), 48)
-		}},
-	{name: "another's program at a tracepoint", under: map[string]string{"observe": "attach.prog_own is false", "network": "raw_tracepoint_open", "container-devices": "raw_tracepoint_open"},
-		try: func(v *given) (int, sys.Errno) {
-			point := []byte("sys_enter\x00")
-			return bpf(cmdRawTracepoint, new(attr).u64(0, sys.Addr(point)).u32(8, uint32(v.Raw)), 16, point)
-		}},
-	{name: "another's device filter at its own cgroup", under: map[string]string{"container-devices": "attach.prog_own is false", "network": "attach.type", "observe": "no rule is for \"prog_attach\""},
-		try: func(v *given) (int, sys.Errno) {
-			own, err := unix.Open("/sys/fs/cgroup", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-			if err != nil {
-				fail("open cgroup: %v", err)
-			}
-			if os.Getenv("ATTEMPT_NATIVE") != "" {
-				own = v.Cgroup
-			}
-			return attachOnce(own, v.Device, flagMulti)
-		}},
-	{name: "a device filter at a cgroup by a passed fd", under: map[string]string{"container-devices": "attach.cgroup_inside is false"},
-		try: func(v *given) (int, sys.Errno) {
-			fd, e := loadFor(typeCgroupDevice, attachCgroupDevice, "d", returns(1))
-			if e != 0 {
-				fail("load: %v", e)
-			}
-			return attachOnce(v.Cgroup, fd, flagMulti)
-		}},
-	{name: "a packet filter at a cgroup by a passed fd", under: map[string]string{"network": "attach.cgroup_inside is false"},
-		try: func(v *given) (int, sys.Errno) {
-			fd, e := loadFor(8, attachCgroupSkb, "s", returns(1))
-			if e != 0 {
-				fail("load: %v", e)
-			}
-			return bpf(cmdLinkCreate, new(attr).u32(0, uint32(fd)).u32(4, uint32(v.Cgroup)).u32(8, attachCgroupSkb), 64)
-		}},
-	{name: "a device filter in the place of those that are there", under: map[string]string{"container-devices": `attach.flags`},
-		try: func(v *given) (int, sys.Errno) {
-			fd, e := loadFor(typeCgroupDevice, attachCgroupDevice, "d", returns(1))
-			if e != 0 {
-				fail("load: %v", e)
-			}
-			own, err := unix.Open("/sys/fs/cgroup", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-			if err != nil {
-				fail("open cgroup: %v", err)
-			}
-			if os.Getenv("ATTEMPT_NATIVE") != "" {
-				own = v.Cgroup
-			}
-			return attachOnce(own, fd, 0)
-		}},
-	{name: "XDP in the host's network", under: map[string]string{"network": "programs that send packets are for a network namespace of the command's own", "observe": `prog.type is "xdp"`, "container-devices": "prog.type"},
-		try: func(v *given) (int, sys.Errno) { return loadFor(typeXDP, attachXDPLink, "x", returns(2)) }},
-	{name: "live frames in the host's network", under: map[string]string{"network": "programs that send packets are for a network namespace of the command's own"},
-		try: func(v *given) (int, sys.Errno) {
-			fd, e := load(typeXDP, "x", returns(3), 0, nil) // XDP_TX
-			if e != 0 {
-				return fd, e
-			}
-			frame := make([]byte, 64)
-			return bpf(cmdTestRun, new(attr).u32(0, uint32(fd)).u32(8, uint32(len(frame))).u64(16, sys.Addr(frame)).u32(32, 1).u32(64, liveFrames), 80, frame)
-		}},
-	{name: "a flow dissector of the host's network", private: true, under: map[string]string{"network": "attach.netns_own is false"},
-		try: func(v *given) (int, sys.Errno) {
-			fd, e := loadFor(22, attachFlowDissector, "f", returns(0))
-			if e != 0 {
-				fail("load: %v", e)
-			}
-			return bpf(cmdLinkCreate, new(attr).u32(0, uint32(fd)).u32(4, uint32(v.NetNS)).u32(8, attachFlowDissector), 64)
-		}},
-	{name: "an iterator over maps", under: map[string]string{"observe": `prog.type is "tracing"`, "network": "prog.type", "container-devices": "prog.type"},
-		try: func(v *given) (int, sys.Errno) {
-			return loadIter(v, "bpf_iter_bpf_map")
-		}},
-	{name: "an iterator over programs", under: map[string]string{"observe": `prog.type is "tracing"`, "network": "prog.type", "container-devices": "prog.type"},
-		try: func(v *given) (int, sys.Errno) { return loadIter(v, "bpf_iter_bpf_prog") }},
-	{name: "an iterator over links", under: map[string]string{"observe": `prog.type is "tracing"`, "network": "prog.type", "container-devices": "prog.type"},
-		try: func(v *given) (int, sys.Errno) { return loadIter(v, "bpf_iter_bpf_link") }},
-	{name: "a program of type syscall", under: map[string]string{"observe": `prog.type is "syscall"`, "network": "prog.type", "container-devices": "prog.type"},
-		try: func(v *given) (int, sys.Errno) {
-			a := new(attr).u32(0, progTypeSyscall).u32(4, uint32(len(ret0)/8)).u64(8, sys.Addr(ret0)).u64(16, sys.Addr(gpl)).u32(44, flagSleepable)
-			return bpf(cmdProgLoad, a, 72, ret0)
-		}},
-	{name: "a sleepable program", under: map[string]string{"observe": "prog.sleepable is true"},
-		try: func(v *given) (int, sys.Errno) {
-			a := new(attr).u32(0, typeKprobe).u32(4, uint32(len(ret0)/8)).u64(8, sys.Addr(ret0)).u64(16, sys.Addr(gpl)).u32(44, flagSleepable)
-			return bpf(cmdProgLoad, a, 72, ret0)
-		}},
-	{name: "a program that writes at tracepoints", under: map[string]string{"observe": `prog.type is "raw_tracepoint_writable"`},
-		try: func(v *given) (int, sys.Errno) { return load(typeRawTPWritable, "w", returns(0), 0, nil) }},
-	{name: "an arena", under: map[string]string{"observe": `map.type is "arena"`, "network": `map.type is "arena"`},
-		try: func(v *given) (int, sys.Errno) {
-			return bpf(cmdMapCreate, new(attr).u32(0, mapArena).u32(12, 1).u32(16, 1<<10), 72)
-		}},
-	{name: "a user_ringbuf", under: map[string]string{"observe": `map.type is "user_ringbuf"`, "network": `map.type is "user_ringbuf"`},
-		try: func(v *given) (int, sys.Errno) {
-			return bpf(cmdMapCreate, new(attr).u32(0, mapUserRingbuf).u32(12, 4096), 72)
-		}},
-	{name: "events of a shared file, of all processes", under: map[string]string{"observe": "perf_event.file_shared is true"},
-		try: func(v *given) (int, sys.Errno) { return openUprobe("/proc/self/exe") }},
+// step makes what the attack is made of: that this is denied is no success of the policy.
+func (a *attacker) step(what string, fd int) int {
+	if fd < 0 {
+		fail("no %s: %s", what, a.log.String())
+	}
+	return fd
 }
 
-// attachOnce attaches a device filter to a cgroup, and where that works detaches it: the
-// cgroup is there for others, too.
-func attachOnce(cgroup, prog int, flags uint32) (int, sys.Errno) {
-	a := new(attr).u32(0, uint32(cgroup)).u32(4, uint32(prog)).u32(8, attachCgroupDevice).u32(12, flags)
-	n, e := bpf(cmdProgAttach, a, 16)
-	if e == 0 {
-		bpf(cmdProgDetach, new(attr).u32(0, uint32(cgroup)).u32(4, uint32(prog)).u32(8, attachCgroupDevice), 16)
-	}
-	return n, e
+// try makes the call that is the attack.
+func (a *attacker) try(c abi.Command, fields f) error {
+	at := make([]byte, abi.AttrSize)
+	a.put(&abi.RowOf(c).Layout, at, fields)
+	fd, e := sys.BPF(uint32(c), at, abi.RowOf(c).LastEnd)
+	runtime.KeepAlive(a.keep)
+	return tried(fd, e)
 }
 
-// casts calls bpf_rdonly_cast(r1, 0), by the offset off in fd_array.
-func casts(v *given, off int16) []byte {
-	return prog(insn(0xb7, 2, 0, 0, int32(v.Struct)), insn(opCall, 0, kfunc, off, int32(v.Kfunc)), movR0(0), exit)
+// tried is the result of such a call.
+func tried(_ int, e sys.Errno) error {
+	if e != 0 {
+		return e
+	}
+	return nil
 }
 
-// loadIter loads an iterator's program: by the id of the function's type.
-func loadIter(v *given, function string) (int, sys.Errno) {
-	id, err := strconv.Atoi(os.Getenv("ATTEMPT_" + function))
-	if err != nil {
-		fail("%s: %v", function, err)
-	}
-	a := new(attr).u32(0, typeTracing).u32(4, uint32(len(ret0)/8)).u64(8, sys.Addr(ret0)).u64(16, sys.Addr(gpl)).u32(68, attachIter).u32(108, uint32(id))
-	return bpf(cmdProgLoad, a, 128, ret0)
+// loading loads a program as the attack.
+func (a *attacker) loading(typ string, insns []byte, more f) error {
+	fields := f{"prog_type": progType(typ), "insns": insns, "insn_cnt": len(insns) / 8, "license": "GPL", "prog_name": "attack"}
+	maps.Copy(fields, more)
+	return a.try(abi.ProgLoad, fields)
 }
 
-// openUprobe opens an event of a file, of every process that executes it.
-func openUprobe(path string) (int, sys.Errno) {
-	b, err := os.ReadFile("/sys/bus/event_source/devices/uprobe/type")
-	if err != nil {
-		fail("%v", err)
-	}
-	pmu, err := strconv.Atoi(strings.TrimSpace(string(b)))
-	if err != nil {
-		fail("%v", err)
-	}
-	name := append([]byte(path), 0)
-	a := unix.PerfEventAttr{Type: uint32(pmu), Size: unix.PERF_ATTR_SIZE_VER1, Ext1: sys.Addr(name)}
-	fd, err := unix.PerfEventOpen(&a, -1, 0, -1, unix.PERF_FLAG_FD_CLOEXEC)
-	runtime.KeepAlive(name)
-	if err != nil {
-		return -1, err.(syscall.Errno)
-	}
-	return fd, 0
-}
-
-// TestBuiltinClaims makes each attempt natively, under trusted, and under the policies that
-// deny it.
-func TestBuiltinClaims(t *testing.T) {
-	needRoot(t)
-	files, env := victimsOfPolicies(t)
-	run := func(a *attempt, c *exec.Cmd) *exec.Cmd {
-		c.Env = append(append(c.Env, env...), "ATTEMPT="+a.name)
-		c.ExtraFiles = files
-		return c
-	}
-	for i := range attempts {
-		a := &attempts[i]
-		native := run(a, probe("attempt"))
-		native.Env = append(native.Env, "ATTEMPT_NATIVE=yes")
-		if a.private {
-			native.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
-		}
-		if out := output(t, native); out != "0\n" {
-			t.Errorf("%s: natively it doesn't work, so this tells nothing: %s", a.name, out)
-			continue
-		}
-		var flags []string
-		if a.private {
-			flags = append(flags, "--net=private")
-		}
-		for policy, reason := range a.under {
-			for _, kind := range kinds(t) {
-				denied, _, out := under(t, policy, kind, run(a, probe("attempt")), flags...)
-				if out != "EPERM\n" || len(denied) == 0 || !strings.Contains(denied[len(denied)-1], reason) {
-					t.Errorf("%s, under %s, %s: %q, denied %q, wanted %q", a.name, policy, kind, out, denied, reason)
-				}
-			}
-		}
-	}
-}
-
-// victimsOfPolicies makes what the attempts are about: fds for the probe, and what it has to
-// know.
-func victimsOfPolicies(t *testing.T) (files []*os.File, env []string) {
-	t.Helper()
-	const first = 3 // fd of the first of ExtraFiles
-	must := func(fd int, e sys.Errno) int {
-		if e != 0 {
-			t.Fatal(e)
-		}
-		return fd
-	}
-	give := func(name string, fd int) {
-		files = append(files, os.NewFile(uintptr(fd), name))
-		env = append(env, fmt.Sprintf("ATTEMPT_%s=%d", name, first+len(files)-1))
-	}
-	raw := must(load(typeRawTP, "theirs", returns(0), 0, nil))
-	give("Raw", raw)
-	give("Device", must(loadFor(typeCgroupDevice, attachCgroupDevice, "theirs", returns(1))))
-	m := must(bpf(cmdMapCreate, new(attr).u32(0, 2).u32(4, 4).u32(8, 4).u32(12, 1).name(28, "theirs"), 48))
-	give("Map", m)
-	cgroup := filepath.Join(cgroupMount(t), "bpfbroker-test-theirs")
-	if err := os.Mkdir(cgroup, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	open := func(path string) int {
-		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return fd
-	}
-	give("Cgroup", open(cgroup))
-	dir := t.TempDir()
-	if err := unix.Mount("bpf", dir, "bpf", 0, "mode=0777"); err != nil {
-		t.Fatal(err)
-	}
-	pin := append([]byte(dir), "/theirs\x00"...)
-	must(bpf(cmdObjPin, new(attr).u64(0, sys.Addr(pin)).u32(8, uint32(m)), 16, pin))
-	if err := os.Chmod(filepath.Join(dir, "theirs"), 0o666); err != nil {
-		t.Fatal(err)
-	}
-	give("Pins", open(dir))
-	give("NetNS", open("/proc/self/ns/net"))
-	t.Cleanup(func() {
-		for _, f := range files {
-			f.Close()
-		}
-		if err := unix.Unmount(dir, 0); err != nil {
-			t.Error(err)
-		}
-		if err := os.Remove(cgroup); err != nil {
-			t.Error(err)
-		}
-	})
-	id := func(fd int, what string) {
-		b, e := info(fd)
-		if e != 0 {
-			t.Fatal(e)
-		}
-		env = append(env, fmt.Sprintf("ATTEMPT_%s=%d", what, binary.NativeEndian.Uint32(b[4:])))
-	}
-	id(raw, "ProgID")
-	id(m, "MapID")
-	spec, err := btf.LoadKernelSpec()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var task *btf.Struct
-	if err := spec.TypeByName("task_struct", &task); err != nil {
-		t.Fatal(err)
-	}
-	n, err := spec.TypeID(task)
-	if err != nil {
-		t.Fatal(err)
-	}
-	env = append(env, fmt.Sprintf("ATTEMPT_Struct=%d", n))
-	for name, as := range map[string]string{"bpf_rdonly_cast": "Kfunc", "bpf_iter_bpf_map": "bpf_iter_bpf_map", "bpf_iter_bpf_prog": "bpf_iter_bpf_prog", "bpf_iter_bpf_link": "bpf_iter_bpf_link"} {
-		var f *btf.Func
-		if err := spec.TypeByName(name, &f); err != nil {
-			t.Fatal(err)
-		}
-		n, err := spec.TypeID(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		env = append(env, fmt.Sprintf("ATTEMPT_%s=%d", as, n))
-	}
-	return files, env
-}
-
-// cgroupMount is where the hierarchy of v2 is.
-func cgroupMount(t *testing.T) string {
-	t.Helper()
-	mounts, err := sys.Mounts()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, m := range mounts {
-		if m.Type == "cgroup2" {
-			return m.Point
-		}
-	}
-	t.Skip("no cgroup v2 is mounted")
-	return ""
+// own loads a program for an attack that begins with one of one's own.
+func (a *attacker) own(typ string, insns []byte, attach string) int {
+	return a.step("program", a.load("own", typ, insns, f{"expected_attach_type": attachType(attach)}))
 }
 
 func init() {
-	probes["attempt"] = func() {
-		number := func(name string) int {
-			n, err := strconv.Atoi(os.Getenv("ATTEMPT_" + name))
-			if err != nil {
-				fail("%s: %v", name, err)
+	// It attacks, and says "done", or the errno of what was to be the attack.
+	probes["attack"] = func() {
+		a := &attacker{script: &script{ids: map[string]string{}}, policy: os.Args[1]}
+		if err := json.Unmarshal([]byte(os.Getenv(hostEnv)), &a.theHosts); err != nil {
+			fail("the host: %v", err)
+		}
+		i := slices.IndexFunc(attacks, func(a attack) bool { return a.name == os.Args[2] })
+		switch err := attacks[i].do(a).(type) {
+		case nil:
+			say0("done")
+		case syscall.Errno:
+			say0(errnoName(err))
+		default:
+			fail("%v", err)
+		}
+	}
+
+	// It makes attacks one after the other, each in a process of its own, and says a line
+	// about each. In the audit log a map is made before it, whose name has its number.
+	probes["attacks"] = func() {
+		policy, names, files := os.Args[1], os.Args[2:], inherited()
+		for i, name := range names {
+			if fd, e := bpf(cmdMapCreate, new(attr).u32(0, 2).u32(4, 4).u32(8, 4).u32(12, 1).name(28, fmt.Sprint(markName, i)), 72); e == 0 {
+				unix.Close(fd)
 			}
-			return n
+			c := exec.Command("/proc/self/exe", policy, name)
+			c.Env = append(os.Environ(), probeEnv+"=attack")
+			c.ExtraFiles = files
+			out, err := c.CombinedOutput()
+			line := strings.ReplaceAll(strings.TrimSpace(string(out)), "\n", "; ")
+			if err != nil {
+				line = fmt.Sprintf("%v: %s", err, line)
+			}
+			say0(line)
 		}
-		v := given{Raw: number("Raw"), Device: number("Device"), Map: number("Map"), Cgroup: number("Cgroup"), Pins: number("Pins"), NetNS: number("NetNS"),
-			ProgID: number("ProgID"), MapID: number("MapID"), Kfunc: number("Kfunc"), Struct: number("Struct")}
-		i := slices.IndexFunc(attempts, func(a attempt) bool { return a.name == os.Getenv("ATTEMPT") })
-		if i < 0 {
-			fail("no such attempt")
+	}
+}
+
+const markName = "attack_"
+
+// result is of one attack.
+type result struct {
+	said   string
+	denied []*audit.Entry
+}
+
+// attackUnder makes all these attacks natively or in one workload.
+func attackUnder(t *testing.T, where, kind string, private bool, v *given, list []*attack) []result {
+	t.Helper()
+	c := probe("attacks", where)
+	for _, a := range list {
+		c.Args = append(c.Args, a.name)
+	}
+	c.Env = append(c.Env, v.env)
+	c.ExtraFiles = v.files
+	var stdout string
+	var log []*audit.Entry
+	if where == native {
+		if private {
+			c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
 		}
-		_, e := attempts[i].try(&v)
-		if e == 0 {
-			fmt.Println(0)
-			return
+		stdout = output(t, c)
+	} else {
+		flags := []string{"--quiet", "--worker=" + kind}
+		if private {
+			flags = append(flags, "--net=private")
 		}
-		fmt.Println(unix.ErrnoName(syscall.Errno(e)))
+		c = brokered(c, flags...)
+		c.Args[2] = "--policy=" + where
+		var stderr string
+		if log, stdout, stderr = audited(t, c); stderr != "" {
+			t.Error(stderr)
+		}
+	}
+	lines := strings.Split(strings.TrimSpace(stdout), "\n")
+	if len(lines) != len(list) {
+		t.Fatalf("of %d attacks it says\n%s", len(list), stdout)
+	}
+	all := make([]result, len(list))
+	at, marks := -1, 0
+	for _, e := range log {
+		if n := -1; strings.HasPrefix(e.Facts.Map.Name, markName) {
+			fmt.Sscanf(e.Facts.Map.Name, markName+"%d", &n)
+			if at, marks = n, marks+1; n != marks-1 {
+				t.Fatalf("in the log mark %d comes after %d others", n, marks-1)
+			}
+		} else if e.Decision.Verdict == policy.Deny && at < 0 {
+			t.Fatalf("denied before any attack: %s", e.Decision.Message)
+		} else if e.Decision.Verdict == policy.Deny {
+			all[at].denied = append(all[at].denied, e)
+		}
+	}
+	if where != native && marks != len(list) {
+		t.Fatalf("the log has %d marks of %d", marks, len(list))
+	}
+	for i := range all {
+		all[i].said = lines[i]
+	}
+	return all
+}
+
+// TestAttacksOnPolicies tries each attack natively, under trusted, and under each policy
+// that denies it, with workers of both kinds.
+func TestAttacksOnPolicies(t *testing.T) {
+	needRoot(t)
+	v := hostOf(t)
+	natively := map[string]string{} // what came of it
+	for _, a := range attacks {
+		if _, twice := natively[a.name]; twice || len(a.denied)+len(a.refused) == 0 {
+			t.Fatalf("two are called %q, or no policy has to do with it", a.name)
+		}
+		natively[a.name] = ""
+	}
+	for _, where := range append([]string{native, "trusted"}, attackable...) {
+		for _, private := range []bool{false, true} {
+			var list []*attack
+			for i := range attacks {
+				a := &attacks[i]
+				if a.private == private && (where == native || where == "trusted" || a.denied[where] != "" || a.refused[where] != "") {
+					list = append(list, a)
+				}
+			}
+			with := kinds(t)
+			if where == native {
+				with = []string{"root"}
+			}
+			for _, kind := range with {
+				if len(list) == 0 {
+					continue
+				}
+				name := where + "/" + kind
+				if private {
+					name += "/private"
+				}
+				t.Run(name, func(t *testing.T) {
+					for i, o := range attackUnder(t, where, kind, private, v, list) {
+						t.Run(strings.ReplaceAll(list[i].name, " ", "-"), func(t *testing.T) {
+							a := list[i]
+							if where == native {
+								natively[a.name] = o.said
+							}
+							a.check(t, where, cmp.Or(a.refused[where], a.refused[where+"/"+kind]), &o, natively[a.name])
+						})
+					}
+				})
+			}
+		}
+	}
+}
+
+// check compares what came of an attack with what is to come of it, where and natively.
+func (a *attack) check(t *testing.T, where, refused string, o *result, natively string) {
+	words, errno := a.denied[where], "done"
+	switch {
+	case refused != "":
+		errno, _, _ = strings.Cut(refused, ":")
+	case words != "":
+		errno = "EPERM"
+	case a.mayLack != "" && natively != "": // else only what is under trusted was asked for
+		errno = natively
+		if strings.Contains(natively, " ") {
+			t.Errorf("natively it got %q", natively)
+		} else if natively != "done" {
+			t.Logf("natively it got %s: %s", natively, a.mayLack)
+		}
+	}
+	if o.said != errno {
+		t.Errorf("it got %q, wanted %s", o.said, errno)
+	}
+	for _, e := range o.denied {
+		t.Logf("denied: %s", e.Decision.Message)
+	}
+	switch {
+	case words == "" && len(o.denied) > 0:
+		t.Error("nothing should be denied")
+	case words != "" && (len(o.denied) != 1 || !strings.Contains(o.denied[0].Decision.Message, words)):
+		t.Errorf("one denial should say %q", words)
+	}
+	for _, e := range o.denied {
+		a.checkRule(t, words, e)
+	}
+}
+
+// aboutFact is what denials say of a fact, and of its value.
+var aboutFact = regexp.MustCompile(`^([a-z]+\.[a-z_]+) (?:is|has) (".*")`)
+
+// checkRule looks at the smallest rule that would allow what was denied: it names the command,
+// and the fact with the value that the denial is about, and it does allow it. (That an
+// object isn't the workload's is allowed by not asking.)
+func (a *attack) checkRule(t *testing.T, words string, e *audit.Entry) {
+	rule := audit.SmallestRule(e)
+	names := []string{"commands: [" + e.Facts.Command + "]"}
+	if m := aboutFact.FindStringSubmatch(words); a.rule != "" {
+		names = append(names, a.rule)
+	} else if m != nil {
+		names = append(names, m[1:]...)
+	}
+	for _, name := range names {
+		if !strings.Contains(rule, name) {
+			t.Errorf("the rule that would allow it says nothing of %s:\n%s", name, rule)
+		}
+	}
+	head := "apiVersion: bpfbroker/v1alpha1\nkind: Policy\nmetadata: {name: smallest}\nspec:\n  rules:\n  "
+	p, err := policyload.Parse("smallest.yaml", []byte(head+strings.ReplaceAll(rule, "\n", "\n  ")))
+	if err != nil {
+		t.Errorf("the rule that would allow it can't be read: %v\n%s", err, rule)
+	} else if d := p.Decide(&e.Facts); d.Verdict != policy.Allow {
+		t.Errorf("the rule that would allow it doesn't: %s\n%s", d.Message, rule)
 	}
 }

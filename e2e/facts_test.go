@@ -180,7 +180,7 @@ func (s *factual) ofPrograms(mine, theirs int) {
 	s.knows("prog_load", "prog.flags", "[BPF_F_SLEEPABLE]", "prog.sleepable", true, "prog.signed", true)
 }
 
-func (s *factual) ofAttaching() {
+func (s *factual) ofAttaching(theirProg, theirSocks int) {
 	// At a cgroup below the own.
 	dir := s.cgroup()
 	path, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", dir))
@@ -194,8 +194,26 @@ func (s *factual) ofAttaching() {
 		"attach.prog_type", "cgroup_device", "attach.prog_own", true, "attach.cgroup", "CGROUP/"+filepath.Base(path), "attach.cgroup_inside", true)
 	s.does(abi.ProgQuery, f{"target_fd": dir, "attach_type": attachType("cgroup_device")})
 	s.knows("prog_query", "attach.type", "cgroup_device", "attach.cgroup", "CGROUP/"+filepath.Base(path), "attach.cgroup_inside", true)
+	// In the place of its own, and of another's, which the kernel then doesn't find there.
+	other := s.made(abi.ProgLoad, s.prog("cgroup_device", ret1, nil))
+	instead := func(prog, of int) f {
+		return f{"target_fd": dir, "attach_bpf_fd": prog, "attach_type": attachType("cgroup_device"), "attach_flags": 6, "replace_bpf_fd": of}
+	}
+	s.made(abi.ProgAttach, instead(other, p))
+	s.knows("prog_attach", "attach.flags", "[BPF_F_ALLOW_MULTI BPF_F_REPLACE]", "attach.prog_own", true)
+	s.made(abi.ProgAttach, instead(p, other))
+	s.does(abi.ProgAttach, instead(other, theirProg))
+	s.knows("prog_attach", "attach.prog_own", false, "attach.cgroup_inside", true)
 	s.made(abi.ProgDetach, f{"target_fd": dir, "attach_bpf_fd": p, "attach_type": attachType("cgroup_device")})
 	s.knows("prog_detach", "attach.prog_id", id, "attach.prog_own", true, "attach.cgroup_inside", true)
+
+	// At sockmaps.
+	socks := s.made(abi.MapCreate, f{"map_type": mapType("sockmap"), "key_size": 4, "value_size": 4, "max_entries": 1})
+	sk := s.made(abi.ProgLoad, s.prog("sk_skb", ret1, nil))
+	for _, m := range []int{socks, theirSocks} {
+		s.made(abi.ProgAttach, f{"target_fd": m, "attach_bpf_fd": sk, "attach_type": attachType("sk_skb_stream_verdict")})
+		s.knows("prog_attach", "attach.map_own", m == socks, "attach.prog_own", true)
+	}
 
 	// At an interface.
 	tc := s.made(abi.ProgLoad, s.prog("sched_cls", ret0, nil))
@@ -282,17 +300,18 @@ func (s *factual) ofObjects(mine, theirs int) {
 }
 
 func init() {
-	// Its arguments: where the host passes a map; the id of sched_switch; a pid of the
+	// Its arguments: where the host passes a map, a device filter and a sockmap; the id of sched_switch; a pid of the
 	// host's.
 	probes["facts"] = func() {
 		runtime.LockOSThread()
 		s := &factual{script: &script{ids: map[string]string{}}, n: map[string]int{}}
 		tracepoint, _ := strconv.Atoi(os.Args[2])
 		host, _ := strconv.Atoi(os.Args[3])
-		theirs := receive(os.Args[1])[0]
+		passed := receive(os.Args[1])
+		theirs := passed[0]
 		mine := s.ofMaps()
 		s.ofPrograms(mine, theirs)
-		s.ofAttaching()
+		s.ofAttaching(passed[1], passed[2])
 		s.ofEvents(tracepoint, host)
 		s.ofObjects(mine, theirs)
 		for _, f := range s.atEnd {
@@ -312,7 +331,11 @@ func TestFacts(t *testing.T) {
 	s := &script{ids: map[string]string{}}
 	theirs := s.arrayMap("theirs")
 	defer unix.Close(theirs)
-	socket := pass(t, theirs)
+	filter := s.load("theirs", "cgroup_device", ret1, nil)
+	defer unix.Close(filter)
+	socks := s.do("sockmap", abi.MapCreate, f{"map_type": mapType("sockmap"), "key_size": 4, "value_size": 4, "max_entries": 1})
+	defer unix.Close(socks)
+	socket := pass(t, theirs, filter, socks)
 	// The names of the kernel's types and tracepoints are there for policies that ask.
 	asks := policyFile(t, `apiVersion: bpfbroker/v1alpha1
 kind: Policy

@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bpfbroker/bpfbroker/abi"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
 )
 
@@ -85,7 +87,7 @@ func init() {
 		if err := unix.Mount(own, elsewhere, "", unix.MS_BIND, ""); err != nil {
 			fail("bind: %v", err)
 		}
-		prog, e := loadFor(typeKprobe, uprobeMulti, "u", returns(0))
+		prog, e := loadFor(uint32(progType("kprobe")), uprobeMulti, "u", returns(0))
 		if e != 0 {
 			fail("load: %v", e)
 		}
@@ -103,9 +105,24 @@ func init() {
 		} {
 			path, offsets := append([]byte(f.path), 0), make([]byte, 8)
 			a := new(attr).u32(0, uint32(prog)).u32(8, uprobeMulti).u64(16, sys.Addr(path)).u64(24, sys.Addr(offsets)).u32(48, 1)
-			event := name(openUprobe(f.path))
+			event := name(eventOfFile(f.path))
 			said = append(said, fmt.Sprintf("%s: event %s, link %s", f.what, event, name(bpf(cmdLinkCreate, a, 64, path, offsets))))
 		}
 		fmt.Println(strings.Join(said, "; "))
 	}
+}
+
+// eventOfFile opens an event of every process that executes a file.
+func eventOfFile(path string) (int, sys.Errno) {
+	typ, ok := sys.EventType("uprobe")
+	if !ok {
+		fail("no uprobes")
+	}
+	name, at := append([]byte(path), 0), make([]byte, 112)
+	abi.PerfEventOpen.Field("type").Put(at, uint64(typ))
+	abi.PerfEventOpen.Field("size").Put(at, uint64(len(at)))
+	abi.PerfEventOpen.Field("uprobe_path").Put(at, sys.Addr(name))
+	fd, e := sys.PerfEventOpen(at, -1, 0, -1, unix.PERF_FLAG_FD_CLOEXEC)
+	runtime.KeepAlive(name)
+	return fd, e
 }

@@ -209,7 +209,7 @@ func TestScopeMoves(t *testing.T) {
 				t.Errorf("%s, %s: it saw %s of its own", kind, c.do, got)
 			}
 		}
-		if err := os.WriteFile(filepath.Join(cgroup2(t), "cgroup.procs"), []byte(pid), 0); err != nil {
+		if err := os.WriteFile(filepath.Join(cgroupMount(t), "cgroup.procs"), []byte(pid), 0); err != nil {
 			t.Fatal(err)
 		}
 		s.say("stay")

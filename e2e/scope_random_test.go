@@ -120,7 +120,7 @@ func init() {
 		for i := range count {
 			insns := randomProgram(r)
 			log := make([]byte, 1<<20)
-			fd, e := load(typeRawTP, "random", insns, 1, log)
+			fd, e := load(uint32(progType("raw_tracepoint")), "random", insns, 1, log)
 			text, _, _ := bytes.Cut(log, []byte{0})
 			h := fnv.New32a()
 			for line := range bytes.Lines(text) {

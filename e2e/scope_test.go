@@ -309,7 +309,7 @@ func TestScope(t *testing.T) {
 					switch {
 					case policy == "scoped" && (tracer.exactly && others != 0 || others > 5): // a clock may see it answer
 						t.Errorf("%s: of others it saw %d", kind, others)
-					case policy == "trusted" && (others == 0 || tracer.exactly && others != touches):
+					case policy == "trusted" && (others == 0 || tracer.exactly && others < touches):
 						t.Errorf("%s: without a scope it saw %d of others, so this tells nothing", kind, others)
 					case own == 0, tracer.exactly && own != touches:
 						t.Errorf("%s, %s: of its own it saw %d", kind, policy, own)

@@ -43,7 +43,7 @@ func TestOthersHidden(t *testing.T) {
 		}
 		// A program of the host's with a map, at a tracepoint.
 		m := must(bpf(cmdMapCreate, new(attr).u32(0, 2).u32(4, 4).u32(8, 8).u32(12, 1), 20))
-		traced := must(load(typeTracepoint, "hidden", prog(insn(0x18, 1, 1, 0, int32(m)), insn(0, 0, 0, 0, 0), movR0(0), exit), 0, nil))
+		traced := must(load(uint32(progType("tracepoint")), "hidden", prog(insn(0x18, 1, 1, 0, int32(m)), insn(0, 0, 0, 0, 0), movR0(0), exit), 0, nil))
 		point, err := os.ReadFile(tracefs + "/events/syscalls/sys_enter_getpid/id")
 		if err != nil {
 			t.Fatal(err)

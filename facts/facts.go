@@ -93,12 +93,13 @@ type Attach struct {
 	Flags        []string // BPF_F_…
 	ProgID       int64    // of the program
 	ProgType     string
-	ProgOwn      bool     // it is the workload's
+	ProgOwn      bool     // it is the workload's, and so is the one whose place it takes
 	Cgroup       string   // path below the root of the cgroup v2 hierarchy
 	CgroupInside bool     // it is the workload's cgroup or below it
 	Ifindex      int64    // in the caller's network namespace
 	Ifname       string   // of the interface
 	NetnsOwn     bool     // the network namespace is the workload's, not the host's
+	MapOwn       bool     // of a sockmap: it is the workload's
 	Tracepoint   string   // "sched_switch", of a raw tracepoint
 	Functions    []string // of a kprobe_multi
 	File         string   // of a uprobe: what it is for the workload

@@ -78,15 +78,35 @@ func (i *Inspector) attachedProg() {
 	}
 }
 
+// progOwn finds out whether the program is the workload's, and the one whose place it takes:
+// that may be what confines the workload.
 func (i *Inspector) progOwn() {
-	if i.wants("attach.prog_own") {
-		own, _, err := i.at.Owns(abi.Prog, uint32(i.f.Attach.ProgID))
-		i.found("attach.prog_own", err)
-		i.f.Attach.ProgOwn = own && err == nil
+	if !i.wants("attach.prog_own") {
+		return
 	}
+	own, _, err := i.at.Owns(abi.Prog, uint32(i.f.Attach.ProgID))
+	if f := i.q.Row.Field("replace_bpf_fd"); own && err == nil && f != nil && f.Live(i.q.Attr) {
+		own, err = i.ownFD(abi.Prog, int(int32(f.Uint(i.q.Attr))))
+	}
+	i.found("attach.prog_own", err)
+	i.f.Attach.ProgOwn = own && err == nil
 }
 
-// attachPoint finds out what a cgroup, an interface, a network namespace is.
+// ownFD says whether the object at fd n is the workload's. One of another kind, which the
+// kernel refuses, is not.
+func (i *Inspector) ownFD(kind abi.Object, n int) (bool, error) {
+	if file := i.q.File(n); file == nil || file.Kind&kind == 0 {
+		return false, nil
+	}
+	l := abi.InfoLayout(kind)
+	if err := i.ask(n, "id", l); err != nil {
+		return false, err
+	}
+	own, _, err := i.at.Owns(kind, uint32(l.Field("id").Uint(i.info[:])))
+	return own, err
+}
+
+// attachPoint finds out what a cgroup, an interface, a network namespace, a sockmap is.
 func (i *Inspector) attachPoint() {
 	q, a := i.q, &i.f.Attach
 	netns := false // it is in the caller's network namespace
@@ -110,6 +130,10 @@ func (i *Inspector) attachPoint() {
 			i.cgroup(n)
 		case file.Kind&abi.Netns != 0 && !netns:
 			i.netNSOwn(n)
+		case file.Kind&abi.Map != 0 && i.wants("attach.map_own"):
+			own, err := i.ownFD(abi.Map, n)
+			i.found("attach.map_own", err)
+			a.MapOwn = own && err == nil
 		}
 	}
 	i.iterator()

@@ -134,6 +134,53 @@ attach.prog_type=cgroup_skb
 attach.prog_own=true
 attach.cgroup=/a/b
 attach.cgroup_inside=true`},
+		{"prog_attach in the place of one's own", func(e *env) *request.Request {
+			e.object(3, abi.Prog, values{"type": value(abi.ProgTypes, "cgroup_device"), "id": 9})
+			e.object(5, abi.Prog, values{"type": value(abi.ProgTypes, "cgroup_device"), "id": 8})
+			e.place.Owned = map[abi.Object][]uint32{abi.Prog: {8, 9}}
+			return e.bpf(abi.ProgAttach, values{"attach_bpf_fd": 3, "attach_type": attachType("cgroup_device"), "attach_flags": 6, "replace_bpf_fd": 5})
+		}, `attach.type=cgroup_device
+attach.flags=[BPF_F_ALLOW_MULTI BPF_F_REPLACE]
+attach.prog_id=9
+attach.prog_type=cgroup_device
+attach.prog_own=true`},
+		{"prog_attach in the place of another's", func(e *env) *request.Request {
+			e.object(3, abi.Prog, values{"type": value(abi.ProgTypes, "cgroup_device"), "id": 9})
+			e.object(5, abi.Prog, values{"type": value(abi.ProgTypes, "cgroup_device"), "id": 8})
+			e.place.Owned = map[abi.Object][]uint32{abi.Prog: {9}}
+			return e.bpf(abi.ProgAttach, values{"attach_bpf_fd": 3, "attach_type": attachType("cgroup_device"), "attach_flags": 6, "replace_bpf_fd": 5})
+		}, `attach.type=cgroup_device
+attach.flags=[BPF_F_ALLOW_MULTI BPF_F_REPLACE]
+attach.prog_id=9
+attach.prog_type=cgroup_device`},
+		{"prog_attach in the place of what is no program", func(e *env) *request.Request {
+			e.object(3, abi.Prog, values{"type": value(abi.ProgTypes, "cgroup_device"), "id": 9})
+			e.object(5, abi.Map, values{"id": 9})
+			e.place.Owned = map[abi.Object][]uint32{abi.Prog: {9}}
+			return e.bpf(abi.ProgAttach, values{"attach_bpf_fd": 3, "attach_type": attachType("cgroup_device"), "attach_flags": 6, "replace_bpf_fd": 5})
+		}, `attach.type=cgroup_device
+attach.flags=[BPF_F_ALLOW_MULTI BPF_F_REPLACE]
+attach.prog_id=9
+attach.prog_type=cgroup_device`},
+		{"prog_attach to a sockmap", func(e *env) *request.Request {
+			e.object(3, abi.Prog, values{"type": value(abi.ProgTypes, "sk_skb"), "id": 9})
+			e.object(4, abi.Map, values{"id": 7})
+			e.place.Owned = map[abi.Object][]uint32{abi.Prog: {9}, abi.Map: {7}}
+			return e.bpf(abi.ProgAttach, values{"target_fd": 4, "attach_bpf_fd": 3, "attach_type": attachType("sk_skb_stream_verdict")})
+		}, `attach.type=sk_skb_stream_verdict
+attach.prog_id=9
+attach.prog_type=sk_skb
+attach.prog_own=true
+attach.map_own=true`},
+		{"prog_attach to another's sockmap", func(e *env) *request.Request {
+			e.object(3, abi.Prog, values{"type": value(abi.ProgTypes, "sk_skb"), "id": 9})
+			e.object(4, abi.Map, values{"id": 9})
+			e.place.Owned = map[abi.Object][]uint32{abi.Prog: {9}, abi.Map: {7}}
+			return e.bpf(abi.ProgAttach, values{"target_fd": 4, "attach_bpf_fd": 3, "attach_type": attachType("sk_skb_stream_verdict")})
+		}, `attach.type=sk_skb_stream_verdict
+attach.prog_id=9
+attach.prog_type=sk_skb
+attach.prog_own=true`},
 		{"prog_detach of whatever there is", func(e *env) *request.Request {
 			e.Files[0] = abi.Cgroup | abi.Directory | abi.Bpffs
 			e.place.CgroupPaths, e.place.Inside = map[int]string{0: "/"}, map[int]bool{0: false}
@@ -525,7 +572,7 @@ var computed = func() map[string]bool {
 		"prog.sleepable", "prog.signed", "prog.helpers", "prog.kfuncs", "prog.map_types", "prog.map_ids", "prog.foreign_map_ids",
 		"prog.target_kind", "prog.target_module", "prog.target_prog", "prog.target", "prog.digest",
 		"attach.prog_id", "attach.prog_type", "attach.prog_own", "attach.cgroup", "attach.cgroup_inside",
-		"attach.ifname", "attach.netns_own", "attach.file_shared", "attach.pid_own",
+		"attach.ifname", "attach.netns_own", "attach.map_own", "attach.file_shared", "attach.pid_own",
 		"perf_event.pid_own", "perf_event.tracepoint", "perf_event.file_shared",
 		"object.kind", "object.id", "object.own", "object.shared", "counts.maps", "counts.progs", "counts.links", "counts.bytes",
 	} {

@@ -38,7 +38,7 @@ var bounds = map[string]bound{
 	"prog.target_kind": Names, "prog.target_module": Names, "prog.target": Names,
 
 	"attach.type": Names, "attach.flags": Subset, "attach.prog_type": Names, "attach.prog_own": IfTrue,
-	"attach.cgroup": Names, "attach.cgroup_inside": IfTrue, "attach.ifname": Names, "attach.netns_own": IfTrue,
+	"attach.cgroup": Names, "attach.cgroup_inside": IfTrue, "attach.ifname": Names, "attach.netns_own": IfTrue, "attach.map_own": IfTrue,
 	"attach.tracepoint": Names, "attach.functions": Subset, "attach.file": Files, "attach.file_shared": IfNot, "attach.pid_own": IfTrue,
 	"attach.protocol": Names, "attach.hook": Names,
 
