@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/user"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -74,8 +75,13 @@ func policyNames(_ *cobra.Command, args []string, _ string) ([]string, cobra.She
 }
 
 // eachPolicy looks at each of the policies in files, and says at the end of how many look
-// said no.
+// said no. Cases, which policies/*.yaml has, too, are passed over.
 func eachPolicy(files []string, what string, look func(path string) (good bool)) error {
+	cases := files[0]
+	files = slices.DeleteFunc(slices.Clone(files), load.IsCases)
+	if len(files) == 0 {
+		return &exitError{fmt.Errorf("%s has cases; name the policy that they are for", cases), exitUsage}
+	}
 	bad := 0
 	for _, path := range files {
 		if !look(path) {
@@ -185,8 +191,9 @@ facts, and what the policy must decide:
     want: {verdict: deny, cause: default, message: map.max_entries is 9}
 
 Facts that aren't given are zero. Beside verdict (allow, deny, native), want may have rule,
-cause (rule, default, limit, error), errno, and a part of the message. Facts of "unknown",
-each with a reason, couldn't be found out.
+cause (rule, default, limit, error), scope (host, workload), errno, and a part of the
+message. Facts of "unknown", each with a reason, couldn't be found out. With "at", a time
+like 2027-01-31T18:00:00Z, it is then, for rules that expire.
 
 With --replay, decide anew on each operation in an audit log (bpfbroker run --audit), and
 print what would change. What the log doesn't have whole can't be told. A denial that

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -24,7 +25,8 @@ import (
 //	- name: small arrays
 //	  facts: {command: map_create, map.type: array, map.max_entries: 8}
 //	  unknown: {map.bytes: why}       # facts that can't be found out
-//	  want: {verdict: allow, rule: small, cause: rule, errno: EPERM, message: part of it}
+//	  at: 2027-01-31T18:00:00Z        # what time it is, for rules that expire; now
+//	  want: {verdict: allow, rule: small, cause: rule, scope: host, errno: EPERM, message: part of it}
 //
 // Facts that aren't given are zero. Of want, only what is given is compared; cause is rule,
 // default, limit or error.
@@ -38,13 +40,14 @@ type Case struct {
 	Name  string
 	Line  int
 	Facts facts.Facts
-	given []string // "map.type: array", as they were given
+	At    time.Time // what time it is; the zero value: now
+	given []string  // "map.type: array", as they were given
 	want  want
 }
 
 type want struct {
-	verdict, rule, cause, errno, message string
-	hasRule                              bool
+	verdict, rule, cause, scope, errno, message string
+	hasRule                                     bool
 }
 
 // maxCases is how many a file may have.
@@ -79,6 +82,11 @@ func CasesPath(path string) string {
 		}
 	}
 	return path + ".tests.yaml"
+}
+
+// IsCases says whether a path is that of cases: CasesPath of something.
+func IsCases(path string) bool {
+	return strings.HasSuffix(path, ".tests.yaml") || strings.HasSuffix(path, ".tests.yml")
 }
 
 // CasesFile reads cases.
@@ -117,6 +125,7 @@ func (d *document) cases(n *yaml.Node, to *Cases) {
 					c.Facts.Unknown = append(c.Facts.Unknown, struct{ Fact, Why string }{e.name, why})
 				}
 			}},
+			field{"at", false, d.time("at", &c.At)},
 			field{"want", true, func(n *yaml.Node) { d.wanted(n, &c.want) }})
 		to.List = append(to.List, c)
 	}
@@ -144,6 +153,7 @@ func (d *document) wanted(n *yaml.Node, w *want) {
 		field{"verdict", true, set(&w.verdict, "allow", "deny", "native")},
 		field{"cause", false, set(&w.cause, "rule", "default", "limit", "error")},
 		field{"rule", false, func(n *yaml.Node) { w.hasRule = true; d.text("rule", maxText, &w.rule)(n) }},
+		field{"scope", false, set(&w.scope, policy.ScopeHost.String(), policy.ScopeWorkload.String())},
 		field{"errno", false, set(&w.errno, names...)},
 		field{"message", false, d.text("message", maxText, &w.message)})
 }
@@ -207,7 +217,7 @@ func (f *Failure) String() string { return f.text }
 func (c *Cases) Run(p policy.Policy) (failed []Failure) {
 	for i := range c.List {
 		k := &c.List[i]
-		got := p.Decide(&k.Facts)
+		got := k.ask(p)
 		var b strings.Builder
 		compare := func(what, want, is string) {
 			if want != is {
@@ -221,6 +231,9 @@ func (c *Cases) Run(p policy.Policy) (failed []Failure) {
 		if k.want.cause != "" {
 			compare("cause", k.want.cause, got.Cause.String())
 		}
+		if k.want.scope != "" {
+			compare("scope", k.want.scope, got.Scope.String())
+		}
 		if k.want.errno != "" {
 			compare("errno", k.want.errno, errnoName(got.Errno))
 		}
@@ -230,13 +243,25 @@ func (c *Cases) Run(p policy.Policy) (failed []Failure) {
 		if b.Len() == 0 {
 			continue
 		}
-		text := fmt.Sprintf("%s:%d: %s\n%s    %s\n", c.File, k.Line, k.Name, b.String(), strings.Join(k.given, "\n    "))
+		given := k.given
+		if !k.At.IsZero() {
+			given = append(given[:len(given):len(given)], "at "+k.At.Format(time.RFC3339))
+		}
+		text := fmt.Sprintf("%s:%d: %s\n%s    %s\n", c.File, k.Line, k.Name, b.String(), strings.Join(given, "\n    "))
 		if k.want.message == "" {
 			text += "    " + got.Message + "\n"
 		}
 		failed = append(failed, Failure{Case: k, Got: got, text: text})
 	}
 	return failed
+}
+
+// ask has the policy decide the case, when it is.
+func (k *Case) ask(p policy.Policy) policy.Decision {
+	if r, is := p.(*policy.Rules); is && !k.At.IsZero() { // others never expire
+		p = r.WithClock(func() time.Time { return k.At })
+	}
+	return p.Decide(&k.Facts)
 }
 
 func orNone(s string) string {

@@ -216,6 +216,18 @@ func (d *document) text(what string, max int, to *string) func(*yaml.Node) {
 	}
 }
 
+// time reads a time. Its zero value means that there is none, and is no time to give.
+func (d *document) time(what string, to *time.Time) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		t, err := time.Parse(time.RFC3339, n.Value)
+		if err != nil || n.Kind != yaml.ScalarNode || t.IsZero() {
+			d.node(n, "%s is %s; wanted a time like 2027-01-31T18:00:00Z", what, kind(n))
+			return
+		}
+		*to = t.UTC()
+	}
+}
+
 // list reads a list of strings; check, where there is one, of each.
 func (d *document) list(what string, to *[]string, check func(*yaml.Node)) func(*yaml.Node) {
 	return func(n *yaml.Node) {
@@ -505,12 +517,7 @@ func (d *document) rule(n *yaml.Node) {
 		}},
 		field{"expires", false, func(n *yaml.Node) {
 			r.expires = n
-			t, err := time.Parse(time.RFC3339, n.Value)
-			if err != nil || n.Kind != yaml.ScalarNode {
-				d.node(n, "expires is %s; wanted a time like 2027-01-31T18:00:00Z", kind(n))
-				return
-			}
-			r.Expires = t.UTC()
+			d.time("expires", &r.Expires)(n)
 		}},
 		field{"scope", false, func(n *yaml.Node) {
 			scope = n

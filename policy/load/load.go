@@ -50,7 +50,7 @@ func Dir(dir string) (policies []*policy.Rules, err error) {
 	var failed []error
 	names := map[string]string{}
 	for _, file := range files {
-		if base := filepath.Base(file); strings.HasPrefix(base, ".") || strings.HasSuffix(base, ".tests.yaml") {
+		if base := filepath.Base(file); strings.HasPrefix(base, ".") || IsCases(base) {
 			continue
 		}
 		p, err := File(file)
