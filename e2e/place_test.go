@@ -284,7 +284,7 @@ func TestOutOfMemory(t *testing.T) {
 			}
 			defer other.Wait()
 			defer other.Process.Kill()
-			if err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", other.Process.Pid), []byte("300"), 0); err != nil {
+			if err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", other.Process.Pid), []byte("600"), 0); err != nil {
 				t.Fatal(err)
 			}
 		}
