@@ -44,6 +44,7 @@ var mayImport = map[string][]string{
 	"policy/load":  {"abi", "facts", "policy", "policy/expr", "policy/names"},
 	"policy/learn": {"facts", "policy", "policy/names"},
 	"policy/names": {"abi", "policy"},
+	"guard":        {"abi"},
 	"perform":      {"abi", "guard", "internal/arena", "internal/sys", "loader", "request"},
 	"reply":        {"abi", "internal/sys", "notify", "perform", "request"},
 	"workload":     {"abi", "btfnames", "facts", "guard", "internal/sys", "ledger", "notify", "perform"},

@@ -21,6 +21,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+
+	"github.com/bpfbroker/bpfbroker/abi"
 )
 
 // Scope is a cgroup of v2: for whose tasks a program runs.
@@ -43,10 +45,6 @@ const (
 	callAt           = 2   // instruction that calls it
 	foreignAt        = 6   // instruction with the value for other tasks
 )
-
-// MaxInsns is how many instructions a program may have (include/linux/bpf.h,
-// BPF_COMPLEXITY_LIMIT_INSNS).
-const MaxInsns = 1_000_000
 
 // guard makes the instructions.
 func (s Scope) guard(foreign int32) []byte {
@@ -85,7 +83,7 @@ type Program struct {
 }
 
 var (
-	errLong    = fmt.Errorf("with its guard it would have more than %d instructions", MaxInsns)
+	errLong    = fmt.Errorf("with its guard it would have more than %d instructions", abi.MaxInsns)
 	errRecords = errors.New("its func_info, line_info or core_relos are cut")
 )
 
@@ -93,7 +91,7 @@ var (
 // returns foreign. It is made in room, which has room for the program, its records and a
 // guard, and shares nothing with p.
 func (s Scope) Guard(p *Program, foreign int32, room []byte) (*Program, error) {
-	if len(p.Insns)/InsnSize > MaxInsns-Insns {
+	if len(p.Insns)/InsnSize > abi.MaxInsns-Insns {
 		return nil, errLong
 	}
 	put := func(parts ...[]byte) []byte {

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"testing"
+
+	"github.com/bpfbroker/bpfbroker/abi"
 )
 
 var scope = Scope{ID: 0x1122334455667788, Level: 3}
@@ -70,10 +72,10 @@ func TestGuard(t *testing.T) {
 }
 
 func TestGuardRefuses(t *testing.T) {
-	if _, err := scope.Guard(&Program{Insns: make([]byte, InsnSize*(MaxInsns-Insns))}, 0, make([]byte, InsnSize*MaxInsns)); err != nil {
+	if _, err := scope.Guard(&Program{Insns: make([]byte, InsnSize*(abi.MaxInsns-Insns))}, 0, make([]byte, InsnSize*abi.MaxInsns)); err != nil {
 		t.Errorf("as long as it may be: %v", err)
 	}
-	if _, err := scope.Guard(&Program{Insns: make([]byte, InsnSize*(MaxInsns-Insns+1))}, 0, make([]byte, InsnSize*(MaxInsns+1))); err == nil {
+	if _, err := scope.Guard(&Program{Insns: make([]byte, InsnSize*(abi.MaxInsns-Insns+1))}, 0, make([]byte, InsnSize*(abi.MaxInsns+1))); err == nil {
 		t.Error("too long")
 	}
 	for what, r := range map[string]Records{"cut": {make([]byte, 12), 8}, "no size": {make([]byte, 8), 0}, "a small one": {make([]byte, 6), 3}} {

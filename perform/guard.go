@@ -16,111 +16,74 @@ import (
 // guarded loads the program with its guard; plain is the one without, which it closes.
 func (p *Performer) guarded(q *request.Request, r *Result, plain int) (int, sys.Errno) {
 	defer sys.Close(plain)
-	attr, no := p.guardedAttr(q, r)
-	if no != (refusal{}) {
-		return no.fail(p, q, r)
+	attr, e, why := p.guardedAttr(q, r)
+	fd := 0
+	if e == 0 {
+		why = "it does load, but not with the guard before it that limits it to the workload's tasks"
+		fd, e = call(abi.ProgLoad, attr, q.Row.LastEnd)
 	}
-	fd, errno := load(attr)
-	if errno != 0 {
-		return refusal{errno, "it does load, but not with the guard before it that limits it to the workload's tasks"}.fail(p, q, r)
-	}
-	return fd, 0
-}
-
-func load(attr []byte) (int, sys.Errno) {
-	row := abi.RowOf(abi.ProgLoad)
-	fd, e := sys.BPF(uint32(abi.ProgLoad), attr, row.LastEnd)
-	for tries := 0; e == sys.EAGAIN && tries < maxStops; tries++ {
-		fd, e = sys.BPF(uint32(abi.ProgLoad), attr, row.LastEnd)
+	if e != 0 && Logs(q) {
+		writeLog(q, r, "bpfbroker: the program isn't handed out: "+why+"\n")
 	}
 	return fd, e
 }
 
-// guardedAttr is the attribute of the second load. It has no log, which was written, and no
-// signature, which is of the program alone and was checked.
-func (p *Performer) guardedAttr(q *request.Request, r *Result) (attr []byte, no refusal) {
+// told is what BPF_PROG_LOAD is told of a program's instructions: the pointer's field, what
+// those of the number and the size of records begin with, and where a guard has them.
+var told = [...]struct {
+	pointer, prefix string
+	of              func(*guard.Program) *guard.Records
+}{
+	{"func_info", "func_info", func(p *guard.Program) *guard.Records { return &p.FuncInfo }},
+	{"line_info", "line_info", func(p *guard.Program) *guard.Records { return &p.LineInfo }},
+	{"core_relos", "core_relo", func(p *guard.Program) *guard.Records { return &p.CoreRelos }},
+}
+
+// guardedAttr is the attribute of the second load, or why there is none. It has no log,
+// which was written, and no signature, which is of the program alone and was checked.
+func (p *Performer) guardedAttr(q *request.Request, r *Result) (attr []byte, e sys.Errno, why string) {
 	row := q.Row
-	no.errno = sys.EPERM
 	foreign, err := guard.Foreign(abi.ProgTypes.Name(q.Field("prog_type")), abi.AttachTypes.Name(q.Field("expected_attach_type")))
 	if err != nil {
-		no.why = err.Error()
-		return nil, no
+		return nil, sys.EPERM, err.Error()
 	}
 	if !p.Guard.Known() {
-		no.why = "the workload's cgroup isn't known"
-		return nil, no
+		return nil, sys.EPERM, "the workload's cgroup isn't known"
 	}
 	plain := guard.Program{Insns: q.Buffer("insns").Data}
-	records := []struct {
-		what string
-		of   *guard.Records
-	}{{"func_info", &plain.FuncInfo}, {"line_info", &plain.LineInfo}, {"core_relo", &plain.CoreRelos}}
-	pointer := func(what string) string {
-		if what == "core_relo" {
-			return "core_relos"
-		}
-		return what
-	}
 	need := len(plain.Insns) + guard.Size
-	for _, f := range records {
-		n, size := q.Field(f.what+"_cnt"), q.Field(f.what+"_rec_size")
-		b := q.Buffer(pointer(f.what))
+	for _, t := range told {
+		n, size := q.Field(t.prefix+"_cnt"), q.Field(t.prefix+"_rec_size")
+		b := q.Buffer(t.pointer)
 		if n == 0 || b == nil {
 			continue
 		}
 		if b.Fault || uint64(len(b.Data)) != n*size {
-			no.why = "what it says of its instructions wasn't read whole"
-			return nil, no
+			return nil, sys.EPERM, "what it says of its instructions wasn't read whole"
 		}
-		*f.of = guard.Records{Data: b.Data, Size: int(size)}
+		*t.of(&plain) = guard.Records{Data: b.Data, Size: int(size)}
 		need += len(b.Data)
 	}
 	room := p.mem.Alloc(need)
 	if attr = p.mem.Alloc(sys.AttrRoom); room == nil || attr == nil {
-		return nil, refusal{sys.ENOMEM, "there is no memory for it"}
+		return nil, sys.ENOMEM, "there is no memory for it"
 	}
 	g, err := p.Guard.Guard(&plain, foreign, room)
 	if err != nil {
-		no.why = err.Error()
-		return nil, no
+		return nil, sys.EPERM, err.Error()
 	}
 	copy(attr, r.Attr)
 	row.Field("insns").Put(attr, sys.Addr(g.Insns))
 	row.Field("insn_cnt").Put(attr, uint64(len(g.Insns)/guard.InsnSize))
-	for what, of := range map[string]guard.Records{"func_info": g.FuncInfo, "line_info": g.LineInfo, "core_relos": g.CoreRelos} {
-		if len(of.Data) > 0 {
-			row.Field(what).Put(attr, sys.Addr(of.Data))
+	for _, t := range told {
+		if of := t.of(g); len(of.Data) > 0 {
+			row.Field(t.pointer).Put(attr, sys.Addr(of.Data))
 		}
 	}
 	for _, none := range []string{"log_level", "log_size", "log_buf", "log_true_size", "signature", "signature_size", "keyring_id"} {
 		row.Field(none).Put(attr, 0)
 	}
-	runtime.KeepAlive(room)
-	return attr, refusal{}
-}
-
-// refusal is why a program that loads isn't handed out.
-type refusal struct {
-	errno sys.Errno
-	why   string
-}
-
-// fail answers with it, and says why in the log, if there is one.
-func (e refusal) fail(p *Performer, q *request.Request, r *Result) (int, sys.Errno) {
-	if Logs(q) {
-		log := logOf(q)
-		out := r.Out[log.buffer]
-		text := "bpfbroker: the program isn't handed out: " + e.why + "\n"
-		if n := copy(out, text); n == len(out) && n > 0 {
-			out[n-1] = 0
-		} else if n < len(out) {
-			out[n] = 0
-		}
-		if tellsTrueSize() {
-			log.true.Put(r.Attr, uint64(len(text)+1))
-		}
-	}
-	return 0, e.errno
+	return attr, 0, ""
 }
 
 // unguard shows of a guarded program what there is without the guard: its instructions and
@@ -131,14 +94,13 @@ func (p *Performer) unguard(q *request.Request, r *Result) {
 		return
 	}
 	length := abi.ProgInfo.Field("xlated_prog_len")
-	var info []byte
-	given := uint64(0)
+	var info, shown []byte
 	for i := range q.Buffers {
 		switch b := &q.Buffers[i]; {
 		case b.Parent == request.NoParent:
 			info = r.Out[i]
 		case b.Field.Name == "xlated_prog_insns":
-			given = uint64(len(r.Out[i]))
+			shown = r.Out[i]
 		}
 	}
 	if uint32(len(info)) < length.Offset+length.Size {
@@ -148,8 +110,17 @@ func (p *Performer) unguard(q *request.Request, r *Result) {
 	if whole < guard.Size {
 		return
 	}
-	insns := p.mem.Alloc(int(min(whole, given+guard.Size)))
-	if insns == nil || !shownInsns(int(int32(q.Field("bpf_fd"))), insns) || !p.Guard.Begins(insns) {
+	fd, begin := int(int32(q.Field("bpf_fd"))), shown
+	if len(begin) < guard.Size {
+		if begin = make([]byte, guard.Size); !shownInsns(fd, begin) {
+			return
+		}
+	}
+	if !p.Guard.Begins(begin) {
+		return
+	}
+	insns := p.mem.Alloc(int(min(whole, uint64(len(shown))+guard.Size)))
+	if insns == nil || !shownInsns(fd, insns) {
 		return
 	}
 	length.Put(info, whole-guard.Size)

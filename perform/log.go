@@ -143,15 +143,19 @@ func Logs(q *request.Request) bool {
 // the text, as the verifier writes one. A NUL ends it, it is cut to the caller's room,
 // and its true size is told by kernels that do so.
 func Explained(q *request.Request, e sys.Errno, text string) *Result {
-	log := logOf(q)
-	room := q.Buffers[log.buffer].Len
 	r := &Result{FD: -1, Errno: e, Attr: bytes.Clone(q.Attr), Out: make([][]byte, len(q.Buffers))}
+	writeLog(q, r, text)
+	return r
+}
+
+// writeLog makes a text the log of a load that Logs.
+func writeLog(q *request.Request, r *Result, text string) {
+	log := logOf(q)
 	log.true.Put(r.Attr, unwritten)
 	if tellsTrueSize() {
 		log.true.Put(r.Attr, uint64(len(text)+1))
 	}
-	if room > 0 {
+	if room := q.Buffers[log.buffer].Len; room > 0 {
 		r.Out[log.buffer] = append([]byte(text[:min(uint64(len(text)), room-1)]), 0)
 	}
-	return r
 }

@@ -205,6 +205,16 @@ func (p *Performer) explain(r *Result) {
 // maxStops is how often a load is repeated that was interrupted.
 const maxStops = 100
 
+// call makes a bpf() call. The verifier gives up when a signal is pending, and all of ours
+// are blocked: we were stopped, and are continued.
+func call(c abi.Command, attr []byte, size uint32) (int, sys.Errno) {
+	v, e := sys.BPF(uint32(c), attr, size)
+	for tries := 0; e == sys.EAGAIN && c == abi.ProgLoad && tries < maxStops; tries++ {
+		v, e = sys.BPF(uint32(c), attr, size)
+	}
+	return v, e
+}
+
 func (p *Performer) call(q *request.Request, r *Result) (int, sys.Errno) {
 	switch q.Syscall {
 	case abi.SyscallPerfEventOpen:
@@ -221,12 +231,7 @@ func (p *Performer) call(q *request.Request, r *Result) (int, sys.Errno) {
 		return p.progQuery(q, r)
 	}
 	size := max(p.withToken(q, r), Whole(q))
-	v, e := sys.BPF(uint32(q.Command), r.Attr, size)
-	// The verifier gives up when a signal is pending, and all of ours are blocked: we
-	// were stopped, and are continued.
-	for tries := 0; e == sys.EAGAIN && q.Command == abi.ProgLoad && tries < maxStops; tries++ {
-		v, e = sys.BPF(uint32(q.Command), r.Attr, size)
-	}
+	v, e := call(q.Command, r.Attr, size)
 	if e == sys.EPERM && p.token != nil && q.Command == abi.ProgLoad && knownTypes(r.Attr) {
 		v, e = sys.BPF(uint32(q.Command), r.Attr, size)
 	}

@@ -102,7 +102,7 @@ func (d *Decision) Exceeds(ofRule bool, what string, limit, held int64) Decision
 func (d *Decision) Unscoped(why string) Decision {
 	n := *d
 	n.Verdict, n.Errno = Deny, 0
-	n.Message = fmt.Sprintf("%s with scope: %v, which isn't possible: %s", strings.TrimSuffix(d.Message, allowsIt)+allowsIt, d.Scope, why)
+	n.Message = fmt.Sprintf("%s with scope: %v, which isn't possible: %s", d.Message, d.Scope, why)
 	return n
 }
 

@@ -199,10 +199,10 @@ func (r *Rules) add(spec *Rule, vars []facts.Set) error {
 }
 
 // scoped are the commands that a scope is for, and what is looked at to see whether they
-// can have it.
+// can have it, beside what the ceiling is made of.
 var scoped = map[string][]string{
-	"prog_load":       {"prog.type", "prog.attach_type", "prog.helpers", "prog.kfuncs"},
-	"perf_event_open": {"perf_event.type", "perf_event.pid"},
+	"prog_load":       {"prog.helpers", "prog.kfuncs"},
+	"perf_event_open": nil,
 }
 
 // Scoped are the commands that a scope is for.

@@ -147,12 +147,18 @@ func NewSessionKeyring() error {
 
 // InInitialUserNS says whether this process's capabilities are the host's.
 func InInitialUserNS() (bool, error) {
-	const init = 0xEFFFFFFD // PROC_USER_INIT_INO of include/linux/proc_ns.h
+	const init = 0xEFFFFFFD // PROC_USER_INIT_INO
+	return inFirstNS("user", init)
+}
+
+// inFirstNS says whether this process is in the namespace of a type that was there first,
+// whose inode number the kernel has fixed (include/linux/proc_ns.h).
+func inFirstNS(typ string, inode uint64) (bool, error) {
 	var st unix.Stat_t
-	if err := unix.Stat("/proc/self/ns/user", &st); err != nil {
-		return false, fmt.Errorf("own user namespace: %w", err)
+	if err := unix.Stat("/proc/self/ns/"+typ, &st); err != nil {
+		return false, fmt.Errorf("own %s namespace: %w", typ, err)
 	}
-	return st.Ino == init, nil
+	return st.Ino == inode, nil
 }
 
 // LoopbackUp brings up lo in the calling thread's network namespace.

@@ -69,15 +69,10 @@ func ended(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL)
 }
 
-// seesAll says whether /proc has the processes of the whole host: it is that of the initial
-// pid namespace (include/linux/proc_ns.h, PROC_PID_INIT_INO).
+// seesAll says whether /proc has the processes of the whole host.
 func seesAll() (bool, error) {
-	const init = "pid:[4026531836]"
-	is, err := os.Readlink("/proc/self/ns/pid")
-	if err != nil {
-		return false, fmt.Errorf("look at own pid namespace: %w", err)
-	}
-	return is == init, nil
+	const init = 0xEFFFFFFC // PROC_PID_INIT_INO
+	return inFirstNS("pid", init)
 }
 
 // mountedFor says whether the device is mounted in what a thread sees, if that wasn't
