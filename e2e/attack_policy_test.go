@@ -175,8 +175,7 @@ func attackUnder(t *testing.T, where, kind string, private bool, v *given, list 
 		if private {
 			flags = append(flags, "--net=private")
 		}
-		c = brokered(c, flags...)
-		c.Args[2] = "--policy=" + where
+		c = brokeredBy(where, c, flags...)
 		var stderr string
 		if log, stdout, stderr = audited(t, c); stderr != "" {
 			t.Error(stderr)

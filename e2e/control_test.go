@@ -85,8 +85,7 @@ func TestApply(t *testing.T) {
 		files := []string{filepath.Join(dir, "arrays.yaml"), filepath.Join(dir, "hashes.yaml")}
 		only(t, files[0], "one-type", "array", "hash")
 		only(t, files[1], "one-type", "hash", "array")
-		c := brokered(probe("apply"), "--worker="+kind)
-		c.Args[2] = "--policy=" + files[0]
+		c := brokeredBy(files[0], probe("apply"), "--worker="+kind)
 		s := start(t, c)
 		s.expect("array 0, hash EACCES")
 		id := s.id()
@@ -165,8 +164,7 @@ func TestRevokeFails(t *testing.T) {
 	needRoot(t)
 	file := filepath.Join(t.TempDir(), "policy.yaml")
 	only(t, file, "arrays", "array", "hash")
-	c := brokered(probe("apply"))
-	c.Args[2] = "--policy=" + file
+	c := brokeredBy(file, probe("apply"))
 	s := start(t, c)
 	s.expect("array 0, hash EACCES")
 	out, code, err := withoutWorkers(t, "revoke", s.id())
@@ -185,8 +183,7 @@ func TestWatch(t *testing.T) {
 	needRoot(t)
 	file := filepath.Join(t.TempDir(), "policy.yaml")
 	only(t, file, "watched", "array", "hash")
-	c := brokered(probe("apply"), "--watch")
-	c.Args[2] = "--policy=" + file
+	c := brokeredBy(file, probe("apply"), "--watch")
 	s := start(t, c)
 	s.expect("array 0, hash EACCES")
 	said := func(what string, n int) {

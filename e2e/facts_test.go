@@ -356,9 +356,8 @@ spec:
 `)
 	for _, kind := range kinds(t) {
 		file := filepath.Join(t.TempDir(), "log")
-		c := brokered(probe("facts", socket, strconv.FormatUint(tracepointID(t, "sched/sched_switch"), 10), strconv.Itoa(os.Getpid())),
+		c := brokeredBy(asks, probe("facts", socket, strconv.FormatUint(tracepointID(t, "sched/sched_switch"), 10), strconv.Itoa(os.Getpid())),
 			"--net=private", "--worker="+kind, "--audit="+file)
-		c.Args[2] = "--policy=" + asks
 		w := start(t, c)
 		pid := w.hear()
 		cgroup := cgroups(t, int(number(t, pid)))[""]

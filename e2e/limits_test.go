@@ -92,8 +92,7 @@ func TestLimitsRaced(t *testing.T) {
 	needRoot(t)
 	file := policyFile(t, limited)
 	for _, kind := range kinds(t) {
-		c := brokered(probe("limits-raced"), "--worker="+kind, "--quiet")
-		c.Args[2] = "--policy=" + file
+		c := brokeredBy(file, probe("limits-raced"), "--worker="+kind, "--quiet")
 		s := start(t, c)
 		s.expect("begun")
 		for i := range 6 {
@@ -120,8 +119,7 @@ func TestLimitsRaced(t *testing.T) {
 // TestLimitExplained: the log of a load tells, and the audit log's cause is the limit.
 func TestLimitExplained(t *testing.T) {
 	needRoot(t)
-	c := brokered(probe("limits-log"), "--quiet")
-	c.Args[2] = "--policy=" + policyFile(t, limited)
+	c := brokeredBy(policyFile(t, limited), probe("limits-log"), "--quiet")
 	log, stdout, stderr := audited(t, c)
 	if !strings.Contains(stdout, "bpfbroker: denied by policy limited, rule rest, whose limit is reached: ") || !strings.Contains(stdout, "no more than 3 programs to this workload; it holds 3") {
 		t.Errorf("the verifier's log: %s%s", stdout, stderr)

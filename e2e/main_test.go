@@ -115,9 +115,12 @@ func probe(name string, args ...string) *exec.Cmd {
 	return c
 }
 
-// brokered makes of a command the same one under bpfbroker run.
-func brokered(c *exec.Cmd, flags ...string) *exec.Cmd {
-	c.Args = append(append(append([]string{broker, "run", "--policy=trusted"}, flags...), "--", c.Path), c.Args[1:]...)
+// brokered makes of a command the same one under bpfbroker run, which allows all.
+func brokered(c *exec.Cmd, flags ...string) *exec.Cmd { return brokeredBy("trusted", c, flags...) }
+
+// brokeredBy is brokered under a policy: one that is built in, or a file.
+func brokeredBy(policy string, c *exec.Cmd, flags ...string) *exec.Cmd {
+	c.Args = append(append(append([]string{broker, "run", "--policy=" + policy}, flags...), "--", c.Path), c.Args[1:]...)
 	c.Path = broker
 	return c
 }

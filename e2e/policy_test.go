@@ -27,8 +27,7 @@ func installed(t *testing.T, args ...string) *exec.Cmd {
 // whether the command succeeded.
 func under(t *testing.T, policyName, kind string, c *exec.Cmd, flags ...string) (denied []string, ok bool, out string) {
 	t.Helper()
-	c = brokered(c, append(flags, "--quiet", "--worker="+kind)...)
-	c.Args[2] = "--policy=" + policyName
+	c = brokeredBy(policyName, c, append(flags, "--quiet", "--worker="+kind)...)
 	log, stdout, stderr := audited(t, c)
 	for _, r := range log {
 		if r.Decision.Verdict == policy.Deny {

@@ -104,8 +104,7 @@ func init() {
 		}
 		for said := ask("attached " + strconv.Itoa(os.Getpid())); ; {
 			before := seen(m)
-			switch said {
-			case "down":
+			if said == "down" {
 				dir := "/sys/fs/cgroup/below"
 				if err := os.MkdirAll(dir, 0o755); err != nil {
 					fail("%v", err)
@@ -120,12 +119,10 @@ func init() {
 	}
 }
 
-// withPolicy is a probe under a policy's file.
-func withPolicy(t *testing.T, file, kind, name string, args ...string) *session {
+// withPolicy starts a probe under a policy.
+func withPolicy(t *testing.T, policy, kind, name string, args ...string) *session {
 	t.Helper()
-	c := brokered(probe(name, args...), "--quiet", "--worker="+kind)
-	c.Args[2] = "--policy=" + file
-	return start(t, c)
+	return start(t, brokeredBy(policy, probe(name, args...), "--quiet", "--worker="+kind))
 }
 
 func TestScopeAttacks(t *testing.T) {
@@ -133,14 +130,11 @@ func TestScopeAttacks(t *testing.T) {
 	file := policyFile(t, scoped)
 	for _, kind := range kinds(t) {
 		run := func(policy, name string, args ...string) string {
-			c := brokered(probe(name, args...), "--quiet", "--worker="+kind)
-			c.Args[2] = "--policy=" + policy
-			return strings.TrimSpace(output(t, c))
+			return strings.TrimSpace(output(t, brokeredBy(policy, probe(name, args...), "--quiet", "--worker="+kind)))
 		}
 		// A test run on a CPU with another's task, or none.
 		onCPU0 := func(policy string) string {
-			c := brokered(probe("scope-cpu"), "--quiet", "--worker="+kind)
-			c.Args[2] = "--policy=" + policy
+			c := brokeredBy(policy, probe("scope-cpu"), "--quiet", "--worker="+kind)
 			at := slices.Index(c.Args, "--")
 			c.Args = slices.Insert(c.Args, at+1, "taskset", "1")
 			return strings.TrimSpace(output(t, c))
@@ -200,13 +194,10 @@ func TestScopeMoves(t *testing.T) {
 		if !ok {
 			t.Fatal(line)
 		}
-		for _, c := range []struct {
-			do   string
-			want int
-		}{{"stay", touches}, {"down", touches}} {
-			s.say(c.do)
-			if got := s.hear(); got != strconv.Itoa(c.want) {
-				t.Errorf("%s, %s: it saw %s of its own", kind, c.do, got)
+		for _, do := range []string{"stay", "down"} {
+			s.say(do)
+			if got := s.hear(); got != strconv.Itoa(touches) {
+				t.Errorf("%s, %s: it saw %s of its own", kind, do, got)
 			}
 		}
 		if err := os.WriteFile(filepath.Join(cgroupMount(t), "cgroup.procs"), []byte(pid), 0); err != nil {

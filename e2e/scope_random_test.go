@@ -150,9 +150,7 @@ func TestScopeRandom(t *testing.T) {
 	file := policyFile(t, scoped)
 	programs, seed := strconv.Itoa(count("BPFBROKER_RANDOM", 1000)), strconv.Itoa(count("BPFBROKER_SEED", 1))
 	run := func(policy string) []string {
-		c := brokered(probe("scope-random", seed, programs), "--quiet")
-		c.Args[2] = "--policy=" + policy
-		return strings.Split(output(t, c), "\n")
+		return strings.Split(output(t, brokeredBy(policy, probe("scope-random", seed, programs), "--quiet")), "\n")
 	}
 	want, got := run("trusted"), run(file)
 	if len(got) != len(want) {

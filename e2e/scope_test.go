@@ -106,6 +106,33 @@ func ofGetppid(offset int16) []asm.Instruction {
 	return []asm.Instruction{asm.LoadMem(asm.R6, asm.R1, offset, asm.DWord), asm.JNE.Imm(asm.R6, unix.SYS_GETPPID, "out")}
 }
 
+// newCounter loads counter.
+func newCounter(typ ebpf.ProgramType, m *ebpf.Map, before ...asm.Instruction) (*ebpf.Program, error) {
+	return ebpf.NewProgram(counter(typ, m, before...))
+}
+
+// atSysEnter attaches a program of type raw_tracepoint, which was loaded without an error.
+func atSysEnter(p *ebpf.Program, err error) error {
+	if err != nil {
+		return err
+	}
+	_, err = link.AttachRawTracepoint(link.RawTracepointOptions{Name: "sys_enter", Program: p})
+	return err
+}
+
+// atTouched loads a program, and attaches it to the own executable.
+func atTouched(s *ebpf.ProgramSpec, attach func(*link.Executable, *ebpf.Program) error) error {
+	p, err := ebpf.NewProgram(s)
+	if err != nil {
+		return err
+	}
+	exe, err := link.OpenExecutable("/proc/self/exe")
+	if err != nil {
+		return err
+	}
+	return attach(exe, p)
+}
+
 // tracers are the ways in which programs that have a subject are attached. Each attaches
 // a program that counts in m, and says whether it counts exactly what act does.
 var tracers = map[string]struct {
@@ -113,12 +140,7 @@ var tracers = map[string]struct {
 	attach  func(m *ebpf.Map) error
 }{
 	"raw_tracepoint": {true, func(m *ebpf.Map) error {
-		p, err := ebpf.NewProgram(counter(ebpf.RawTracepoint, m, ofGetppid(8)...))
-		if err != nil {
-			return err
-		}
-		_, err = link.AttachRawTracepoint(link.RawTracepointOptions{Name: "sys_enter", Program: p})
-		return err
+		return atSysEnter(newCounter(ebpf.RawTracepoint, m, ofGetppid(8)...))
 	}},
 	"tp_btf": {true, func(m *ebpf.Map) error {
 		s := counter(ebpf.Tracing, m, ofGetppid(8)...)
@@ -131,7 +153,7 @@ var tracers = map[string]struct {
 		return err
 	}},
 	"tracepoint": {true, func(m *ebpf.Map) error {
-		p, err := ebpf.NewProgram(counter(ebpf.TracePoint, m))
+		p, err := newCounter(ebpf.TracePoint, m)
 		if err != nil {
 			return err
 		}
@@ -139,7 +161,7 @@ var tracers = map[string]struct {
 		return err
 	}},
 	"tail_call": {true, func(m *ebpf.Map) error {
-		called, err := ebpf.NewProgram(counter(ebpf.RawTracepoint, m, ofGetppid(8)...))
+		called, err := newCounter(ebpf.RawTracepoint, m, ofGetppid(8)...)
 		if err != nil {
 			return err
 		}
@@ -150,16 +172,11 @@ var tracers = map[string]struct {
 		if err := array.Put(uint32(0), called); err != nil {
 			return err
 		}
-		calls, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.RawTracepoint, License: "GPL", Instructions: asm.Instructions{
-			asm.LoadMapPtr(asm.R2, array.FD()), asm.Mov.Imm(asm.R3, 0), asm.FnTailCall.Call(), asm.Mov.Imm(asm.R0, 0), asm.Return()}})
-		if err != nil {
-			return err
-		}
-		_, err = link.AttachRawTracepoint(link.RawTracepointOptions{Name: "sys_enter", Program: calls})
-		return err
+		return atSysEnter(ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.RawTracepoint, License: "GPL", Instructions: asm.Instructions{
+			asm.LoadMapPtr(asm.R2, array.FD()), asm.Mov.Imm(asm.R3, 0), asm.FnTailCall.Call(), asm.Mov.Imm(asm.R0, 0), asm.Return()}}))
 	}},
 	"pin": {true, func(m *ebpf.Map) error {
-		p, err := ebpf.NewProgram(counter(ebpf.RawTracepoint, m, ofGetppid(8)...))
+		p, err := newCounter(ebpf.RawTracepoint, m, ofGetppid(8)...)
 		if err != nil {
 			return err
 		}
@@ -167,14 +184,10 @@ var tracers = map[string]struct {
 			return err
 		}
 		p.Close()
-		if p, err = ebpf.LoadPinnedProgram("/sys/fs/bpf/pinned", nil); err != nil {
-			return err
-		}
-		_, err = link.AttachRawTracepoint(link.RawTracepointOptions{Name: "sys_enter", Program: p})
-		return err
+		return atSysEnter(ebpf.LoadPinnedProgram("/sys/fs/bpf/pinned", nil))
 	}},
 	"id": {true, func(m *ebpf.Map) error {
-		p, err := ebpf.NewProgram(counter(ebpf.RawTracepoint, m, ofGetppid(8)...))
+		p, err := newCounter(ebpf.RawTracepoint, m, ofGetppid(8)...)
 		if err != nil {
 			return err
 		}
@@ -188,11 +201,10 @@ var tracers = map[string]struct {
 				return err
 			}
 		}
-		_, err = link.AttachRawTracepoint(link.RawTracepointOptions{Name: "sys_enter", Program: p})
-		return err
+		return atSysEnter(p, nil)
 	}},
 	"perf_event": {false, func(m *ebpf.Map) error {
-		p, err := ebpf.NewProgram(counter(ebpf.PerfEvent, m, asm.FnGetCurrentPidTgid.Call())) // without it, it would look at no task
+		p, err := newCounter(ebpf.PerfEvent, m, asm.FnGetCurrentPidTgid.Call()) // without it, it would look at no task
 		if err != nil {
 			return err
 		}
@@ -201,30 +213,18 @@ var tracers = map[string]struct {
 		})
 	}},
 	"uprobe": {true, func(m *ebpf.Map) error {
-		p, err := ebpf.NewProgram(counter(ebpf.Kprobe, m))
-		if err != nil {
+		return atTouched(counter(ebpf.Kprobe, m), func(exe *link.Executable, p *ebpf.Program) error {
+			_, err := exe.Uprobe("touched", p, &link.UprobeOptions{Address: touchedAt()})
 			return err
-		}
-		exe, err := link.OpenExecutable("/proc/self/exe")
-		if err != nil {
-			return err
-		}
-		_, err = exe.Uprobe("touched", p, &link.UprobeOptions{Address: touchedAt()})
-		return err
+		})
 	}},
 	"uprobe_multi": {true, func(m *ebpf.Map) error {
 		s := counter(ebpf.Kprobe, m)
 		s.AttachType = ebpf.AttachTraceUprobeMulti
-		p, err := ebpf.NewProgram(s)
-		if err != nil {
+		return atTouched(s, func(exe *link.Executable, p *ebpf.Program) error {
+			_, err := exe.UprobeMulti(nil, p, &link.UprobeMultiOptions{Addresses: []uint64{touchedAt()}})
 			return err
-		}
-		exe, err := link.OpenExecutable("/proc/self/exe")
-		if err != nil {
-			return err
-		}
-		_, err = exe.UprobeMulti(nil, p, &link.UprobeMultiOptions{Addresses: []uint64{touchedAt()}})
-		return err
+		})
 	}},
 }
 
@@ -246,10 +246,7 @@ func onEachCPU(a unix.PerfEventAttr, do func(event int) error) error {
 func init() {
 	// Attaches a tracer, and says what it has counted.
 	probes["scope"] = func() {
-		m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1})
-		if err != nil {
-			fail("%v", err)
-		}
+		m := countMap()
 		tracer := tracers[os.Args[1]]
 		if err := tracer.attach(m); err != nil {
 			var v *ebpf.VerifierError
@@ -258,14 +255,7 @@ func init() {
 			}
 			fail("%v", err)
 		}
-		count := func() string {
-			var n uint64
-			if err := m.Lookup(uint32(0), &n); err != nil {
-				fail("%v", err)
-			}
-			return strconv.FormatUint(n, 10)
-		}
-		for said := ask("attached"); ; said = ask(count()) {
+		for said := ask("attached"); ; said = ask(strconv.FormatUint(seen(m), 10)) {
 			if said == "busy" {
 				act()
 				if !tracer.exactly {
@@ -294,9 +284,7 @@ func TestScope(t *testing.T) {
 			foreign.expect("ready")
 			for policy, flag := range policies {
 				for _, kind := range kinds(t) {
-					c := brokered(probe("scope", name), "--quiet", "--worker="+kind)
-					c.Args[2] = "--policy=" + flag
-					s := start(t, c)
+					s := withPolicy(t, flag, kind, "scope", name)
 					s.expect("attached")
 					s.say("count")
 					before := number(t, s.hear())
@@ -389,9 +377,7 @@ func TestScopeTransparent(t *testing.T) {
 		}
 	}
 	for _, kind := range kinds(t) {
-		c := brokered(probe("scope-info"), "--quiet", "--worker="+kind)
-		c.Args[2] = "--policy=" + file
-		if got := output(t, c); got != want {
+		if got := output(t, brokeredBy(file, probe("scope-info"), "--quiet", "--worker="+kind)); got != want {
 			t.Errorf("%s: with a scope\n%s\nwithout\n%s", kind, got, want)
 		}
 	}

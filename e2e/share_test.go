@@ -103,8 +103,7 @@ func TestShare(t *testing.T) {
 	needRoot(t)
 	for _, kind := range kinds(t) {
 		s := newSharing(t)
-		c := brokered(probe("share"), "--worker="+kind, "--quiet")
-		c.Args[2] = "--policy=" + s.policy(t)
+		c := brokeredBy(s.policy(t), probe("share"), "--worker="+kind, "--quiet")
 		c.Env = append(c.Env, fmt.Sprintf("SHARE=%d %d %d", s.hidden, s.program, s.byID))
 		p := start(t, c)
 		for i := range 3 {
@@ -146,8 +145,7 @@ func TestShareNothing(t *testing.T) {
 	if err := os.Remove(filepath.Join(s.dir, "program")); err != nil {
 		t.Fatal(err)
 	}
-	c := brokered(installed(t, "echo", "it runs"))
-	c.Args[2] = "--policy=" + file
+	c := brokeredBy(file, installed(t, "echo", "it runs"))
 	out, err := c.CombinedOutput()
 	if err == nil || strings.Contains(string(out), "it runs") ||
 		!strings.Contains(string(out), fmt.Sprintf(`policy "sharing" shares %s/program: open what is pinned at`, s.dir)) || !strings.Contains(string(out), "pin it first, or take it out of the policy") {

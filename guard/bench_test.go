@@ -39,9 +39,13 @@ func ownCgroup(tb testing.TB) Scope {
 		if !ok {
 			continue
 		}
-		for _, mount := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
+		mounts, err := sys.Mounts()
+		if err != nil {
+			tb.Fatal(err)
+		}
+		for _, m := range mounts {
 			var st unix.Stat_t
-			if _, err := os.Stat(filepath.Join(mount, "cgroup.controllers")); err == nil && unix.Stat(filepath.Join(mount, path), &st) == nil {
+			if m.Type == "cgroup2" && unix.Stat(filepath.Join(m.Point, path), &st) == nil {
 				return Scope{ID: st.Ino, Level: strings.Count(strings.TrimSuffix(path, "/"), "/")}
 			}
 		}

@@ -15,6 +15,32 @@ import (
 )
 
 // Requests, and the facts of each when all are asked for, but for those of the caller.
+// inPlaceOf attaches the program 9 in the place of an object. Of programs, owned are the
+// workload's.
+func inPlaceOf(kind abi.Object, id uint64, owned ...uint32) func(e *env) *request.Request {
+	return func(e *env) *request.Request {
+		filter := values{"type": value(abi.ProgTypes, "cgroup_device"), "id": 9}
+		e.object(3, abi.Prog, filter)
+		of := values{"id": id}
+		if kind == abi.Prog {
+			of["type"] = filter["type"]
+		}
+		e.object(5, kind, of)
+		e.place.Owned = map[abi.Object][]uint32{abi.Prog: owned}
+		return e.bpf(abi.ProgAttach, values{"attach_bpf_fd": 3, "attach_type": attachType("cgroup_device"), "attach_flags": 6, "replace_bpf_fd": 5})
+	}
+}
+
+// toSockmap attaches the workload's program 9 to a map. Of maps, 7 is the workload's.
+func toSockmap(id uint64) func(e *env) *request.Request {
+	return func(e *env) *request.Request {
+		e.object(3, abi.Prog, values{"type": value(abi.ProgTypes, "sk_skb"), "id": 9})
+		e.object(4, abi.Map, values{"id": id})
+		e.place.Owned = map[abi.Object][]uint32{abi.Prog: {9}, abi.Map: {7}}
+		return e.bpf(abi.ProgAttach, values{"target_fd": 4, "attach_bpf_fd": 3, "attach_type": attachType("sk_skb_stream_verdict")})
+	}
+}
+
 func TestFacts(t *testing.T) {
 	const exitInsn = 0x95
 	for _, c := range []struct {
@@ -134,50 +160,25 @@ attach.prog_type=cgroup_skb
 attach.prog_own=true
 attach.cgroup=/a/b
 attach.cgroup_inside=true`},
-		{"prog_attach in the place of one's own", func(e *env) *request.Request {
-			e.object(3, abi.Prog, values{"type": value(abi.ProgTypes, "cgroup_device"), "id": 9})
-			e.object(5, abi.Prog, values{"type": value(abi.ProgTypes, "cgroup_device"), "id": 8})
-			e.place.Owned = map[abi.Object][]uint32{abi.Prog: {8, 9}}
-			return e.bpf(abi.ProgAttach, values{"attach_bpf_fd": 3, "attach_type": attachType("cgroup_device"), "attach_flags": 6, "replace_bpf_fd": 5})
-		}, `attach.type=cgroup_device
+		{"prog_attach in the place of one's own", inPlaceOf(abi.Prog, 8, 8, 9), `attach.type=cgroup_device
 attach.flags=[BPF_F_ALLOW_MULTI BPF_F_REPLACE]
 attach.prog_id=9
 attach.prog_type=cgroup_device
 attach.prog_own=true`},
-		{"prog_attach in the place of another's", func(e *env) *request.Request {
-			e.object(3, abi.Prog, values{"type": value(abi.ProgTypes, "cgroup_device"), "id": 9})
-			e.object(5, abi.Prog, values{"type": value(abi.ProgTypes, "cgroup_device"), "id": 8})
-			e.place.Owned = map[abi.Object][]uint32{abi.Prog: {9}}
-			return e.bpf(abi.ProgAttach, values{"attach_bpf_fd": 3, "attach_type": attachType("cgroup_device"), "attach_flags": 6, "replace_bpf_fd": 5})
-		}, `attach.type=cgroup_device
+		{"prog_attach in the place of another's", inPlaceOf(abi.Prog, 8, 9), `attach.type=cgroup_device
 attach.flags=[BPF_F_ALLOW_MULTI BPF_F_REPLACE]
 attach.prog_id=9
 attach.prog_type=cgroup_device`},
-		{"prog_attach in the place of what is no program", func(e *env) *request.Request {
-			e.object(3, abi.Prog, values{"type": value(abi.ProgTypes, "cgroup_device"), "id": 9})
-			e.object(5, abi.Map, values{"id": 9})
-			e.place.Owned = map[abi.Object][]uint32{abi.Prog: {9}}
-			return e.bpf(abi.ProgAttach, values{"attach_bpf_fd": 3, "attach_type": attachType("cgroup_device"), "attach_flags": 6, "replace_bpf_fd": 5})
-		}, `attach.type=cgroup_device
+		{"prog_attach in the place of what is no program", inPlaceOf(abi.Map, 9, 9), `attach.type=cgroup_device
 attach.flags=[BPF_F_ALLOW_MULTI BPF_F_REPLACE]
 attach.prog_id=9
 attach.prog_type=cgroup_device`},
-		{"prog_attach to a sockmap", func(e *env) *request.Request {
-			e.object(3, abi.Prog, values{"type": value(abi.ProgTypes, "sk_skb"), "id": 9})
-			e.object(4, abi.Map, values{"id": 7})
-			e.place.Owned = map[abi.Object][]uint32{abi.Prog: {9}, abi.Map: {7}}
-			return e.bpf(abi.ProgAttach, values{"target_fd": 4, "attach_bpf_fd": 3, "attach_type": attachType("sk_skb_stream_verdict")})
-		}, `attach.type=sk_skb_stream_verdict
+		{"prog_attach to a sockmap", toSockmap(7), `attach.type=sk_skb_stream_verdict
 attach.prog_id=9
 attach.prog_type=sk_skb
 attach.prog_own=true
 attach.map_own=true`},
-		{"prog_attach to another's sockmap", func(e *env) *request.Request {
-			e.object(3, abi.Prog, values{"type": value(abi.ProgTypes, "sk_skb"), "id": 9})
-			e.object(4, abi.Map, values{"id": 9})
-			e.place.Owned = map[abi.Object][]uint32{abi.Prog: {9}, abi.Map: {7}}
-			return e.bpf(abi.ProgAttach, values{"target_fd": 4, "attach_bpf_fd": 3, "attach_type": attachType("sk_skb_stream_verdict")})
-		}, `attach.type=sk_skb_stream_verdict
+		{"prog_attach to another's sockmap", toSockmap(9), `attach.type=sk_skb_stream_verdict
 attach.prog_id=9
 attach.prog_type=sk_skb
 attach.prog_own=true`},
