@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"testing"
 
 	"github.com/cilium/ebpf/btf"
@@ -57,6 +58,7 @@ func inherited() (files []*os.File) {
 // hostOf makes them.
 func hostOf(t *testing.T) *given {
 	t.Helper()
+	defer undisturbed()()
 	s := &script{ids: map[string]string{}}
 	v := &theHosts{PID: os.Getpid()}
 	check := func(what string, fd int) int {
@@ -134,6 +136,25 @@ func hostOf(t *testing.T) *given {
 	}
 	g.env = hostEnv + "=" + string(b)
 	return g
+}
+
+// undisturbed keeps signals from this goroutine, until end: one makes a load fail with
+// EAGAIN, and the Go runtime sends some.
+func undisturbed() (end func()) {
+	runtime.LockOSThread()
+	var all, before unix.Sigset_t
+	for i := range all.Val {
+		all.Val[i] = ^uint64(0)
+	}
+	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &all, &before); err != nil {
+		panic(err)
+	}
+	return func() {
+		if err := unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil); err != nil {
+			panic(err)
+		}
+		runtime.UnlockOSThread()
+	}
 }
 
 // newCgroup makes one for the time of the test, and opens it.
