@@ -20,6 +20,7 @@ import (
 
 	"github.com/bpfbroker/bpfbroker/abi"
 	"github.com/bpfbroker/bpfbroker/audit"
+	"github.com/bpfbroker/bpfbroker/digest/object"
 	"github.com/bpfbroker/bpfbroker/facts"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
 )
@@ -37,17 +38,12 @@ type truth struct {
 
 const notKnown = "unknown"
 
-// factless are facts that have no truth here yet, and why.
-var factless = map[string]string{
-	"object.shared": "TestShare",
-	"counts.maps":   "TestLimits", "counts.progs": "TestLimits", "counts.links": "TestLimits", "counts.bytes": "TestLimits",
-}
-
 // factual makes calls and knows what they are.
 type factual struct {
 	*script
 	n      map[string]int
 	truths []truth
+	more   int // by how much map.bytes estimates what is held to be more than it is
 }
 
 // knows notes what is true of the last call of a command: facts and their values.
@@ -209,6 +205,7 @@ func (s *factual) ofAttaching(theirProg, theirSocks int) {
 
 	// At sockmaps.
 	socks := s.made(abi.MapCreate, f{"map_type": mapType("sockmap"), "key_size": 4, "value_size": 4, "max_entries": 1})
+	s.more += 1024 + 8 - memlock(socks) // package inspect, mapBytes
 	sk := s.made(abi.ProgLoad, s.prog("sk_skb", ret1, nil))
 	for _, m := range []int{socks, theirSocks} {
 		s.made(abi.ProgAttach, f{"target_fd": m, "attach_bpf_fd": sk, "attach_type": attachType("sk_skb_stream_verdict")})
@@ -286,11 +283,13 @@ func (s *factual) ofEvents(tracepoint, host int) {
 	}
 }
 
-func (s *factual) ofObjects(mine, theirs int) {
+func (s *factual) ofObjects(mine, theirs, shared int) {
 	id := s.number(abi.Map, mine)
-	s.knows("obj_get_info_by_fd", "object.kind", "map", "object.id", id, "object.own", true)
+	s.knows("obj_get_info_by_fd", "object.kind", "map", "object.id", id, "object.own", true, "object.shared", false)
 	s.infoOf(abi.Map, theirs)
-	s.knows("obj_get_info_by_fd", "object.kind", "map", "object.own", false)
+	s.knows("obj_get_info_by_fd", "object.kind", "map", "object.own", false, "object.shared", false)
+	s.infoOf(abi.Prog, shared)
+	s.knows("obj_get_info_by_fd", "object.kind", "prog", "object.own", false, "object.shared", true)
 	s.does(abi.MapGetFDByID, f{"map_id": id})
 	s.knows("map_get_fd_by_id", "object.kind", "map", "object.id", id, "object.own", true)
 	s.made(abi.ObjPin, f{"bpf_fd": mine, "pathname": "/sys/fs/bpf/../bpf/facts"})
@@ -299,9 +298,52 @@ func (s *factual) ofObjects(mine, theirs int) {
 	s.knows("obj_get", "pin.path", "/sys/fs/bpf/facts")
 }
 
+// ofCounts makes a map, and knows what is held by then: what this process has fds of, but
+// for what was passed to it.
+func (s *factual) ofCounts(passed []int) {
+	foreign := map[string]bool{}
+	for _, fd := range passed {
+		foreign[idIn(fd)] = true
+	}
+	all, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		panic(err)
+	}
+	held, bytes := map[string]int{}, 0
+	for _, f := range all {
+		fd, _ := strconv.Atoi(f.Name())
+		id := idIn(fd)
+		if id == "" || foreign[id] {
+			continue
+		}
+		foreign[id] = true
+		kind, _, _ := strings.Cut(id, "_")
+		held[kind]++
+		if kind == "map" {
+			bytes += memlock(fd)
+		}
+	}
+	s.made(abi.MapCreate, f{"map_type": mapType("array"), "key_size": 4, "value_size": 4, "max_entries": 1})
+	s.knows("map_create", "counts.maps", held["map"], "counts.progs", held["prog"], "counts.links", held["link"], "counts.bytes", bytes+s.more)
+}
+
+// idIn is what a file's fdinfo says whose id it has ("map_id:\t7"); "": none.
+func idIn(fd int) string {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
+	found := ""
+	for line := range strings.Lines(string(b)) {
+		for _, kind := range []string{"map_id:", "link_id:", "prog_id:"} {
+			if strings.HasPrefix(line, kind) && !strings.HasPrefix(found, "link_id:") { // which has a program's, too
+				found = line
+			}
+		}
+	}
+	return found
+}
+
 func init() {
-	// Its arguments: where the host passes a map, a device filter and a sockmap; the id of sched_switch; a pid of the
-	// host's.
+	// Its arguments: where the host passes a map, a device filter, a sockmap, and a program
+	// that is shared; the id of sched_switch; a pid of the host's.
 	probes["facts"] = func() {
 		runtime.LockOSThread()
 		s := &factual{script: &script{ids: map[string]string{}}, n: map[string]int{}}
@@ -313,7 +355,8 @@ func init() {
 		s.ofPrograms(mine, theirs)
 		s.ofAttaching(passed[1], passed[2])
 		s.ofEvents(tracepoint, host)
-		s.ofObjects(mine, theirs)
+		s.ofObjects(mine, theirs, passed[3])
+		s.ofCounts(passed)
 		for _, f := range s.atEnd {
 			f()
 		}
@@ -335,13 +378,20 @@ func TestFacts(t *testing.T) {
 	defer unix.Close(filter)
 	socks := s.do("sockmap", abi.MapCreate, f{"map_type": mapType("sockmap"), "key_size": 4, "value_size": 4, "max_entries": 1})
 	defer unix.Close(socks)
-	socket := pass(t, theirs, filter, socks)
+	shared := s.filterProg("shared")
+	defer unix.Close(shared)
+	socket := pass(t, theirs, filter, socks, shared)
 	// The names of the kernel's types and tracepoints are there for policies that ask.
-	asks := policyFile(t, `apiVersion: bpfbroker/v1alpha1
+	asks := policyFile(t, fmt.Sprintf(`apiVersion: bpfbroker/v1alpha1
 kind: Policy
 metadata: {name: asks}
 spec:
+  share: [{kind: prog, id: %d}]
   rules:
+  - name: counts
+    commands: [map_create]
+    when: counts.maps + counts.progs + counts.links + counts.bytes < 0
+    verdict: deny
   - name: functions
     commands: [prog_load]
     when: prog.kfuncs == ["none"] || prog.target == "none"
@@ -353,7 +403,7 @@ spec:
   - name: all
     commands: any
     verdict: allow
-`)
+`, s.idOf(shared, abi.Prog)))
 	for _, kind := range kinds(t) {
 		file := filepath.Join(t.TempDir(), "log")
 		c := brokeredBy(asks, probe("facts", socket, strconv.FormatUint(tracepointID(t, "sched/sched_switch"), 10), strconv.Itoa(os.Getpid())),
@@ -401,11 +451,8 @@ spec:
 			}
 		}
 		for _, f := range facts.Table {
-			if !seen[f.Name] && factless[f.Name] == "" {
+			if !seen[f.Name] {
 				t.Errorf("%s is of no real operation here: add one to e2e/facts_test.go", f.Name)
-			}
-			if seen[f.Name] && factless[f.Name] != "" {
-				t.Errorf("%s has a truth: take it out of factless", f.Name)
 			}
 		}
 	}
@@ -439,4 +486,25 @@ func number(t *testing.T, s string) int64 {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// TestDigestOfObject: the digest that the broker sees is the one that the command tells of
+// the object file, whose loader is another's.
+func TestDigestOfObject(t *testing.T) {
+	needRoot(t)
+	const file = "../digest/object/testdata/calls.elf"
+	programs, err := object.Digests(file, "")
+	if err != nil || len(programs) < 2 {
+		t.Fatalf("%d programs, %v", len(programs), err)
+	}
+	for _, kind := range kinds(t) {
+		log, stdout, stderr := audited(t, brokered(installed(t, "bpftool", "prog", "loadall", file, "/sys/fs/bpf/calls"), "--worker="+kind))
+		for _, p := range programs {
+			if !slices.ContainsFunc(log, func(e *audit.Entry) bool {
+				return e.Facts.Command == "prog_load" && e.Facts.Prog.Name == p.Name && e.Facts.Prog.Digest == p.Sum.String()
+			}) {
+				t.Errorf("%s: no program %q of the digest %v was loaded: %s%s", kind, p.Name, p.Sum, stdout, stderr)
+			}
+		}
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -181,6 +182,46 @@ func init() {
 		return nil
 	})
 
+	probes["loader limited"] = okay(func() error { // under a policy that allows two maps and two programs
+		first, err := runFirst(func([]byte) {})
+		if err != nil {
+			return err
+		}
+		// Its memory and the hash map are two; itself and the socket filter, too.
+		if first[0] <= 2 || first[2] <= 2 || first[7] != -9 {
+			return fmt.Errorf("calls returned %d: wanted fds and no third map to close", first)
+		}
+		unix.Close(int(first[0]))
+		// again runs it until the kernel has freed what was closed, which takes a while.
+		again := func(enough func(r []int32) bool) (err error) {
+			for range 200 {
+				var r []int32
+				if r, err = runFirst(func([]byte) {}); err == nil {
+					for _, i := range []int{0, 2} {
+						if r[i] > 2 {
+							unix.Close(int(r[i]))
+						}
+					}
+					if enough(r) {
+						return nil
+					}
+					err = fmt.Errorf("calls returned %d", r)
+				}
+				time.Sleep(20 * time.Millisecond)
+			}
+			return err
+		}
+		// What it made and this holds is counted.
+		if err := again(func(r []int32) bool { return r[0] > 2 && r[2] == -1 }); err != nil {
+			return fmt.Errorf("%w: wanted an fd and, of the third program, -1", err)
+		}
+		unix.Close(int(first[2]))
+		if err := again(func(r []int32) bool { return r[0] > 2 && r[2] > 2 }); err != nil {
+			return fmt.Errorf("%w: wanted fds when there was room again", err)
+		}
+		return nil
+	})
+
 	probes["loader many"] = okay(func() error { // threads that run loaders at once
 		before := filesOpen()
 		var wg sync.WaitGroup
@@ -336,5 +377,29 @@ func TestLoaderDenied(t *testing.T) {
 		c := brokered(probe("loader denied"), "--policy=test-loaders", "--quiet", "--worker="+kind)
 		c.Path, c.Args[0] = binary, binary
 		says(t, c)
+	}
+}
+
+// TestLoaderLimited: what a loader makes counts, as if the application had made it.
+func TestLoaderLimited(t *testing.T) {
+	needRoot(t)
+	file := policyFile(t, `apiVersion: bpfbroker/v1alpha1
+kind: Policy
+metadata: {name: two}
+spec:
+  limits: {maps: 2, programs: 2}
+  rules:
+  - name: any
+    commands: [map_create, prog_load, obj_get_info_by_fd, btf_get_next_id, btf_get_fd_by_id]
+    verdict: allow
+`)
+	for _, kind := range kinds(t) {
+		denied, ok, out := under(t, file, kind, probe("loader limited"))
+		if !ok || out != "ok\n" {
+			t.Errorf("%s: %s (denied %q)", kind, out, denied)
+		}
+		if all := strings.Join(denied, "\n"); !strings.Contains(all, "no more than 2 maps") || !strings.Contains(all, "no more than 2 programs") {
+			t.Errorf("%s: denied %q", kind, denied)
+		}
 	}
 }

@@ -8,8 +8,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
 
+	"github.com/bpfbroker/bpfbroker/abi"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
 )
 
@@ -22,6 +24,7 @@ type sharing struct {
 	read, write   int    // maps, pinned there as "read" and "write"
 	hidden        uint32 // id of a map that isn't shared
 	program, byID uint32 // ids of a program and a map that are
+	link, linkID  uint32 // ids of links that are: pinned as "link", and by id; their program isn't
 }
 
 func newSharing(t *testing.T) (s sharing) {
@@ -66,6 +69,12 @@ func newSharing(t *testing.T) (s sharing) {
 	const ofMaps = 12
 	pin("outer", must(bpf(cmdMapCreate, new(attr).u32(0, ofMaps).u32(4, 4).u32(8, 4).u32(12, 1).u32(20, uint32(s.read)), 48)))
 	s.program = id(pin("program", must(load(progTypeSocket, "shared", returns(1), 0, nil))))
+	traces := must(load(uint32(progType("raw_tracepoint")), "traces", returns(0), 0, nil))
+	link := func() int {
+		point := []byte("sys_enter\x00")
+		return must(bpf(cmdRawTracepoint, new(attr).u64(0, sys.Addr(point)).u32(8, uint32(traces)), 16, point))
+	}
+	s.link, s.linkID = id(pin("link", link())), id(link())
 	return s
 }
 
@@ -81,9 +90,11 @@ spec:
   - %[1]s/program
   - {path: %[1]s/outer, access: read-write}
   - {kind: map, id: %[2]d}
+  - %[1]s/link
+  - {kind: link, id: %[3]d}
   rules:
   - name: look
-    commands: [obj_get, obj_get_info_by_fd, map_get_fd_by_id, prog_get_fd_by_id]
+    commands: [obj_get, obj_get_info_by_fd, map_get_fd_by_id, prog_get_fd_by_id, link_get_fd_by_id]
     when: object.own || object.shared
     verdict: allow
   - name: lists
@@ -96,7 +107,11 @@ spec:
   - name: make
     commands: [prog_load, obj_pin, link_create]
     verdict: allow
-`, s.dir, s.byID))
+  - name: end
+    commands: [link_detach, link_update]
+    when: object.own
+    verdict: allow
+`, s.dir, s.byID, s.linkID))
 }
 
 func TestShare(t *testing.T) {
@@ -104,7 +119,7 @@ func TestShare(t *testing.T) {
 	for _, kind := range kinds(t) {
 		s := newSharing(t)
 		c := brokeredBy(s.policy(t), probe("share"), "--worker="+kind, "--quiet")
-		c.Env = append(c.Env, fmt.Sprintf("SHARE=%d %d %d", s.hidden, s.program, s.byID))
+		c.Env = append(c.Env, fmt.Sprintf("SHARE=%d %d %d %d %d %v", s.hidden, s.program, s.byID, s.link, s.linkID, kind == "token"))
 		p := start(t, c)
 		for i := range 3 {
 			p.expect("ready")
@@ -155,9 +170,18 @@ func TestShareNothing(t *testing.T) {
 
 func init() {
 	probes["share"] = func() {
-		var hidden, program, byID uint32
-		if _, err := fmt.Sscan(os.Getenv("SHARE"), &hidden, &program, &byID); err != nil {
+		var hidden, program, byID, link, linkID uint32
+		var token bool
+		if _, err := fmt.Sscan(os.Getenv("SHARE"), &hidden, &program, &byID, &link, &linkID, &token); err != nil {
 			fail("%v", err)
+		}
+		s := &script{ids: map[string]string{}}
+		elements := s.kernelType("bpf_iter_bpf_map_elem", (*btf.Func)(nil))
+		iterates := func(fd int) (int, sys.Errno) { // a program of an iterator's writes, too
+			p := s.must(s.load("iter", "tracing", ret0, f{"expected_attach_type": attachType("trace_iter"), "attach_btf_id": elements}), "iterator")
+			defer unix.Close(p)
+			over := binary.NativeEndian.AppendUint32(nil, uint32(fd))
+			return bpf(cmdLinkCreate, new(attr).u32(0, uint32(p)).u32(8, uint32(attachType("trace_iter"))).u64(16, sys.Addr(over)).u32(24, uint32(len(over))), 32, over)
 		}
 		const rdonly = 8
 		get := func(name string, flags uint32) (int, sys.Errno) {
@@ -236,6 +260,39 @@ func init() {
 				tried("update", 0, update(fd, n), 0)
 				p, e := writes(fd)
 				tried("a program that may", p, e, 0)
+			}
+			// An iterator's program may write to the elements that it is shown. (The worker with
+			// capabilities has none here by which it could be in the caller's cgroup namespace.)
+			if fd, e = get("read", rdonly); e == 0 {
+				l, e := iterates(fd)
+				tried("an iterator over what is to be read", l, e, sys.EACCES)
+			}
+			if fd, e = get("write", 0); e == 0 {
+				want := sys.EPERM
+				if token {
+					want = 0
+				}
+				l, e := iterates(fd)
+				tried("an iterator", l, e, want)
+			}
+			// Links, of a program that isn't shared and isn't shown.
+			for how, open := range map[string]func() (int, sys.Errno){
+				"a link":              func() (int, sys.Errno) { return get("link", 0) },
+				"a pinned link by id": func() (int, sys.Errno) { return bpf(uint32(abi.LinkGetFDByID), new(attr).u32(0, link), 12) },
+				"a link by its id":    func() (int, sys.Errno) { return bpf(uint32(abi.LinkGetFDByID), new(attr).u32(0, linkID), 12) },
+			} {
+				fd, e := open()
+				if fd = tried(how, fd, e, 0); fd < 0 {
+					continue
+				}
+				b, e := info(fd)
+				tried(how+"'s info", 0, e, 0)
+				if id := binary.NativeEndian.Uint32(b[4:]); id != link && id != linkID || binary.NativeEndian.Uint32(b[8:]) != 0 {
+					fmt.Printf("%s: info % x\n", how, b[:12])
+				}
+				_, e = bpf(uint32(abi.LinkDetach), new(attr).u32(0, uint32(fd)), 4)
+				tried("detach "+how, 0, e, sys.EPERM)
+				unix.Close(fd)
 			}
 			fd, e = get("program", 0)
 			tried("program", fd, e, 0)

@@ -157,29 +157,42 @@ func (c *Client) askAbout(what byte, objects []workload.Held) ([]byte, error) {
 	}
 }
 
+// parseAsk returns what is asked about which objects, of a packet of kindAsk.
+func parseAsk(b []byte) (what byte, seq uint32, objects []workload.Held, err error) {
+	r := reader{b: b[1:]}
+	what, seq = r.u8(), r.u32()
+	if r.short || len(r.b)%askEach != 0 || what&askPrivate != 0 && len(r.b) != askEach { // that takes long
+		return 0, 0, nil, fmt.Errorf("a question of %d bytes", len(b))
+	}
+	objects = make([]workload.Held, len(r.b)/askEach)
+	for i := range objects {
+		objects[i] = workload.Held{Kind: abi.Object(r.u32()), ID: r.u32()}
+	}
+	return what, seq, objects, nil
+}
+
 // about answers that.
 func (t *server) about(b []byte) error {
-	r := reader{b: b[1:]}
-	what, seq := r.u8(), r.u32()
-	if r.short || len(r.b)%askEach != 0 || what&askPrivate != 0 && len(r.b) != askEach { // that takes long
-		return fmt.Errorf("a question of %d bytes", len(b))
+	what, seq, objects, err := parseAsk(b)
+	if err != nil {
+		return err
 	}
 	if seq == t.served {
 		return nil // it was asked before kindAgain, which made the worker ask again
 	}
 	t.served = seq
-	p := binary.LittleEndian.AppendUint32(make([]byte, 0, 4+len(r.b)/askEach), seq)
-	for len(r.b) > 0 {
-		kind, id := abi.Object(r.u32()), r.u32()
+	p := binary.LittleEndian.AppendUint32(make([]byte, 0, 4+len(objects)), seq)
+	for _, o := range objects {
+		kind, id := o.Kind, o.ID
 		var is byte
 		set := func(bit byte, so func() bool) {
 			if what&bit != 0 && so() {
 				is |= bit
 			}
 		}
-		set(askLives, func() bool { return lives(workload.Held{Kind: kind, ID: id}) })
+		set(askLives, func() bool { return lives(o) })
 		set(askOwn, func() bool { return t.is(t.cfg.Objects.Owns, kind, id) })
-		set(askShared, func() bool { return t.is(t.cfg.Objects.Shares, kind, id) })
+		set(askShared, func() bool { return t.shares(kind, id) })
 		set(askSees, func() bool { return t.performer.Sees(kind, id) })
 		set(askPrivate, func() bool {
 			alone, err := t.private(id)
@@ -201,6 +214,12 @@ func (t *server) is(these func(abi.Object, uint32) bool, kind abi.Object, id uin
 		return perform.LinkOf(id, these)
 	}
 	return these(kind, id)
+}
+
+// shares says whether an object isn't the workload's own, and its policy shares it: itself
+// or, of a link, its program.
+func (t *server) shares(kind abi.Object, id uint32) bool {
+	return (t.cfg.Objects.Shares(kind, id) || t.is(t.cfg.Objects.Shares, kind, id)) && !t.is(t.cfg.Objects.Owns, kind, id)
 }
 
 // lives says whether an object does. What is none that is counted doesn't; one whose id

@@ -14,7 +14,7 @@ import (
 
 // Owns implements inspect.Place.
 func (c *target) Owns(kind abi.Object, id uint32) (own, shared bool, err error) {
-	return c.is(c.cfg.Objects.Owns, kind, id), c.is(c.cfg.Objects.Shares, kind, id), nil
+	return c.is(c.cfg.Objects.Owns, kind, id), c.shares(kind, id), nil
 }
 
 // Pinned implements inspect.Place. Workers open pins themselves.

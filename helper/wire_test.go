@@ -8,6 +8,7 @@ import (
 	"github.com/bpfbroker/bpfbroker/abi"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
 	"github.com/bpfbroker/bpfbroker/request"
+	"github.com/bpfbroker/bpfbroker/workload"
 )
 
 func sample() Call {
@@ -80,6 +81,28 @@ func FuzzAnswer(f *testing.F) {
 		var a answer
 		if rest, err := parseAnswer(b, &a); err == nil && len(rest) > len(b) {
 			t.Error("more is left than there was")
+		}
+	})
+}
+
+// FuzzAsk: whatever a worker asks about objects says the same again, or is refused.
+func FuzzAsk(f *testing.F) {
+	f.Add(appendAsk(nil, askOwn|askShared, 7, []workload.Held{{Kind: abi.Map, ID: 3}, {Kind: abi.Link, ID: 1<<32 - 1}}))
+	f.Add(appendAsk(nil, askPrivate, 1, []workload.Held{{ID: 1}}))
+	f.Add([]byte{kindAsk})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) == 0 || len(b) > packetSize {
+			return // the kind was read before; there are no longer packets
+		}
+		what, seq, objects, err := parseAsk(b)
+		if err != nil {
+			return
+		}
+		if len(objects) > maxAsk || what&askPrivate != 0 && len(objects) != 1 {
+			t.Fatalf("%d objects are asked about (%#x)", len(objects), what)
+		}
+		if got := appendAsk(nil, what, seq, objects); !bytes.Equal(got[1:], b[1:]) {
+			t.Errorf("%x\nsays again %x", b, got)
 		}
 	})
 }

@@ -320,7 +320,7 @@ attach.tracepoint=sched_switch`},
 		{"link_update", func(e *env) *request.Request {
 			e.object(3, abi.Prog, values{"type": value(abi.ProgTypes, "xdp"), "id": 9})
 			e.object(4, abi.Link, values{"type": value(abi.LinkTypes, "xdp"), "id": 2, "prog_id": 8})
-			e.place.Owned = map[abi.Object][]uint32{abi.Prog: {9}}
+			e.place.Owned = map[abi.Object][]uint32{abi.Prog: {9}, abi.Link: {}}
 			return e.bpf(abi.LinkUpdate, values{"link_fd": 4, "new_prog_fd": 3})
 		}, `attach.prog_id=9
 attach.prog_type=xdp
@@ -429,6 +429,20 @@ pin.path=/pin`},
 			return e.bpf(abi.ObjGetInfoByFD, values{"bpf_fd": 4})
 		}, `object.kind=btf
 object.id=7`},
+		{"obj_get_info_by_fd of a shared link", func(e *env) *request.Request { // of a program that isn't
+			e.object(4, abi.Link, values{"type": value(abi.LinkTypes, "xdp"), "id": 2, "prog_id": 8})
+			e.place.Owned, e.place.SharedIDs = map[abi.Object][]uint32{abi.Prog: {}, abi.Link: {}}, map[abi.Object][]uint32{abi.Link: {2}}
+			return e.bpf(abi.ObjGetInfoByFD, values{"bpf_fd": 4})
+		}, `object.kind=link
+object.id=2
+object.shared=true`},
+		{"obj_get_info_by_fd of a shared link that is detached", func(e *env) *request.Request {
+			e.object(4, abi.Link, values{"type": value(abi.LinkTypes, "xdp"), "id": 2})
+			e.place.Owned, e.place.SharedIDs = map[abi.Object][]uint32{abi.Link: {}}, map[abi.Object][]uint32{abi.Link: {2}}
+			return e.bpf(abi.ObjGetInfoByFD, values{"bpf_fd": 4})
+		}, `object.kind=link
+object.id=2
+object.shared=true`},
 		{"obj_get_info_by_fd of a token", func(e *env) *request.Request {
 			e.Files[4] = abi.Token
 			return e.bpf(abi.ObjGetInfoByFD, values{"bpf_fd": 4})

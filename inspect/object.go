@@ -111,7 +111,8 @@ func (i *Inspector) whose(kind abi.Object, id uint32) {
 }
 
 // link looks at the link at fd n, which is the workload's if its program is, or of type
-// struct_ops its map.
+// struct_ops its map. (The worker mostly knows of those whose they are; of links it must ask
+// the daemon.)
 func (i *Inspector) link(n int) {
 	l, o := &abi.LinkInfo, &i.f.Object
 	if err := i.ask(n, "struct_ops.map_id", l); err != nil {
@@ -126,8 +127,10 @@ func (i *Inspector) link(n int) {
 	if m := l.Field("struct_ops.map_id"); id == 0 && m.Live(info) {
 		kind, id = abi.Map, m.Uint(info)
 	}
-	if id == 0 {
-		return // of nothing: it was detached, and who did that can't be told
+	if id != 0 { // else it was detached, and who did that can't be told
+		if i.whose(kind, uint32(id)); o.Own {
+			return
+		}
 	}
-	i.whose(kind, uint32(id))
+	i.own(abi.Link)
 }

@@ -24,7 +24,8 @@ type Place interface {
 	// ProgTypeName is the same in the BTF of the program at fd n.
 	ProgTypeName(n int, id uint32) (string, error)
 	// Owns says whether an object was made for the workload, or else is one that its policy
-	// shares. A link is its program's, or of type struct_ops its map's.
+	// shares. A link is its program's, or of type struct_ops its map's; it may be shared
+	// itself, too.
 	Owns(kind abi.Object, id uint32) (own, shared bool, err error)
 	// Pinned opens what is pinned at a path from base (an fd, or the working directory),
 	// with the flags of BPF_OBJ_GET. The fd n is good until the call is over, and the call

@@ -24,8 +24,9 @@ func (p *Performer) progQuery(q *request.Request, r *Result) (int, sys.Errno) {
 		return v, e
 	}
 	all, ok := p.attachedAll(q, r, total)
-	if !ok {
-		return 0, sys.EPERM // nothing that may be hidden is shown
+	if !ok { // nothing that may be hidden is shown
+		unwrite(q, r)
+		return 0, sys.EPERM
 	}
 	ids := all["prog_ids"]
 	var seen []int
@@ -112,11 +113,16 @@ func (p *Performer) hideQueried(q *request.Request, r *Result) sys.Errno {
 	if id := uint32(f.Uint(r.Attr)); id == 0 || p.Sees(abi.Prog, id) {
 		return 0
 	}
+	unwrite(q, r)
+	return sys.ENOENT
+}
+
+// unwrite makes a result one of which the kernel has written nothing.
+func unwrite(q *request.Request, r *Result) {
 	copy(r.Attr, q.Attr)
 	for i := range r.Out {
 		r.Out[i] = nil
 	}
-	return sys.ENOENT
 }
 
 // hideTraced does the same for PERF_EVENT_IOC_QUERY_BPF, which lists the programs of all

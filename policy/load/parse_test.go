@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bpfbroker/bpfbroker/abi"
 	"github.com/bpfbroker/bpfbroker/facts"
 	"github.com/bpfbroker/bpfbroker/policy"
 	"github.com/bpfbroker/bpfbroker/policy/load"
@@ -283,6 +284,23 @@ func BenchmarkDecode(b *testing.B) {
 	for b.Loop() {
 		if _, err := policy.Decode(data); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// TestNativeRules: of a command that the kernel is left to a rule isn't asked, and says so.
+// (BPF_PROG_TEST_RUN comes to the broker for its loaders' calls, of which each is decided.)
+func TestNativeRules(t *testing.T) {
+	native := abi.NativeCommands("99.0", false)
+	for _, row := range abi.Rows() {
+		text := fmt.Sprintf("{apiVersion: bpfbroker/v1alpha1, kind: Policy, metadata: {name: test}, spec: {rules: [{name: r, commands: [%s], verdict: allow}]}}", row.Name)
+		_, err := load.Parse("p.yaml", []byte(text))
+		refused := err != nil && strings.Contains(err.Error(), row.Name+" acts on what the caller holds alone")
+		if is := row.Native && !row.Intercepted(); refused != is || !refused && err != nil {
+			t.Errorf("%s, native %v: %v", row.Name, is, err)
+		}
+		if refused && row.Command != abi.NoCommand && !slices.Contains(native, uint32(row.Command)) {
+			t.Errorf("%s is refused, and the filter has it notified", row.Name)
 		}
 	}
 }

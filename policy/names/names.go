@@ -74,10 +74,11 @@ var domains = sync.OnceValue(func() map[string]*Domain {
 })
 
 // Native are the commands that the filter leaves to the kernel on every kernel and under
-// every policy.
+// every policy. (BPF_PROG_TEST_RUN it leaves to the broker where there may be loaders, whose
+// calls are decided, each by itself.)
 var Native = sync.OnceValue(func() (out []string) {
 	for _, row := range abi.Rows() {
-		if row.Native && row.NativeSince == "" && row.Command != abi.ProgTestRun {
+		if row.Native && row.NativeSince == "" {
 			out = append(out, row.Name)
 		}
 	}
