@@ -117,6 +117,9 @@ func attrs(r *Record, limit int) []slog.Attr {
 	if d.Scope != policy.ScopeHost {
 		out = append(out, slog.String("scope", d.Scope.String()))
 	}
+	if d.PIDs != policy.ScopeHost {
+		out = append(out, slog.String("pids", d.PIDs.String()))
+	}
 	if k := r.Outcome.Kind; k != "" {
 		made := []any{slog.String("kind", text("made.kind", k))}
 		if id := r.Outcome.ID; id != 0 {
@@ -230,6 +233,7 @@ type line struct {
 	ByDaemon bool  `json:"by_daemon"`
 	Attempt  int
 	Scope    string
+	PIDs     string
 	Program  string
 	Missing  string `json:"program_missing"`
 	Cut      []string
@@ -261,8 +265,10 @@ func ParseLine(b []byte) (*Entry, error) {
 	var ok1, ok2 bool
 	d.Verdict, ok1 = named(l.Verdict, policy.Deny, policy.Allow, policy.Native)
 	d.Cause, ok2 = named(l.Cause, policy.ByDefault, policy.ByRule, policy.ByLimit, policy.ByError)
-	if l.Scope == policy.ScopeWorkload.String() {
-		d.Scope = policy.ScopeWorkload
+	for of, is := range map[*policy.Scope]string{&d.Scope: l.Scope, &d.PIDs: l.PIDs} {
+		if is == policy.ScopeWorkload.String() {
+			*of = policy.ScopeWorkload
+		}
 	}
 	if !ok1 || !ok2 {
 		return nil, fmt.Errorf("a record with the verdict %q, and the cause %q", l.Verdict, l.Cause)

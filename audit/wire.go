@@ -39,7 +39,7 @@ const (
 // of another one has left.
 var layout = sync.OnceValue(func() uint32 {
 	h := crc32.NewIEEE()
-	fmt.Fprintln(h, headSize, bodySize, "scope")
+	fmt.Fprintln(h, headSize, bodySize, "scope, pids")
 	for i := range facts.Table {
 		fmt.Fprintln(h, facts.Table[i].Name, facts.Table[i].Type)
 	}
@@ -92,6 +92,7 @@ func appendBody(b []byte, f *facts.Facts, policyName string, d *policy.Decision)
 	e.u8(uint8(d.Verdict))
 	e.u8(uint8(d.Cause))
 	e.u8(uint8(d.Scope))
+	e.u8(uint8(d.PIDs))
 	e.text(d.Rule, 256)
 	e.text(d.Message, 1024)
 	count := len(e.b)
@@ -261,11 +262,11 @@ func parse(b []byte) (*Record, error) {
 	f.Workload.Thread = int64(d.u64())
 	f.Command, _ = d.text()
 	r.Policy, _ = d.text()
-	verdict, cause, scope := d.u8(), d.u8(), d.u8()
-	r.Decision = policy.Decision{Verdict: policy.Verdict(verdict), Cause: policy.Cause(cause), Scope: policy.Scope(scope)}
+	verdict, cause, scope, pids := d.u8(), d.u8(), d.u8(), d.u8()
+	r.Decision = policy.Decision{Verdict: policy.Verdict(verdict), Cause: policy.Cause(cause), Scope: policy.Scope(scope), PIDs: policy.Scope(pids)}
 	r.Decision.Rule, _ = d.text()
 	r.Decision.Message, _ = d.text()
-	if r.Outcome.How > Gone || r.Decision.Verdict > policy.Native || r.Decision.Cause > policy.ByError || r.Decision.Scope > policy.ScopeWorkload || r.Took < 0 {
+	if r.Outcome.How > Gone || r.Decision.Verdict > policy.Native || r.Decision.Cause > policy.ByError || r.Decision.Scope > policy.ScopeWorkload || r.Decision.PIDs > policy.ScopeWorkload || r.Took < 0 {
 		return nil, errMalformed
 	}
 	for range d.u8() {

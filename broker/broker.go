@@ -177,7 +177,7 @@ func (b *Broker) newThread() (*thread, error) {
 	t.inspector.Workload, t.inspector.CPUs = b.cfg.Known.Workload, b.cfg.Known.CPUs
 	t.newPerformer = func(mem *arena.Arena) *perform.Performer {
 		p := perform.NewForWorker(mem, host, token)
-		p.ReadOnly, p.Guard = b.cfg.Known.ReadOnly, b.cfg.Known.Guard
+		p.ReadOnly, p.Guard, p.IDs = b.cfg.Known.ReadOnly, b.cfg.Known.Guard, b.cfg.Known.IDs
 		return p
 	}
 	t.performer = t.newPerformer(t.mem)
@@ -399,7 +399,7 @@ func (t *thread) handle(n *notify.Notification, redo *perform.Redo) {
 	if perform.Slow(q) {
 		t.pool.pass(&t.member)
 	}
-	t.performer.Scoped = d.Scope == policy.ScopeWorkload
+	t.performer.Scoped, t.performer.Numbered = d.Scope == policy.ScopeWorkload, d.PIDs == policy.ScopeWorkload
 	r := t.performer.Do(q, t.target, t.log(), redo)
 	t.reached(stepPerformed)
 	if !q.Row.Effect { // those have no outputs

@@ -305,7 +305,7 @@ func (l *loading) SysBPF(cmd abi.Command, attr uint64, size uint32, mem *loader.
 	if d.Verdict != policy.Allow {
 		return -int(l.deny(from, q, f, &d)), nil
 	}
-	l.performer.Scoped = d.Scope == policy.ScopeWorkload
+	l.performer.Scoped, l.performer.Numbered = d.Scope == policy.ScopeWorkload, d.PIDs == policy.ScopeWorkload
 	r := l.performer.Do(q, l.target, l.log(), nil)
 	l.slot.Begin()
 	fd := r.FD

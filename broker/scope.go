@@ -34,14 +34,17 @@ func (t *thread) scope(q *request.Request, f *facts.Facts, d *policy.Decision) {
 		}
 		// What a tracer has called by a clock would wait for the workload to run.
 		if b := q.Buffer("insns"); why == "" && f.Prog.Type == "perf_event" && b != nil && len(f.Prog.Kfuncs) == 0 && guard.Subjectless(b.Data, f.Prog.Helpers) {
-			d.Scope = policy.ScopeHost
+			d.Scope, d.PIDs = policy.ScopeHost, policy.ScopeHost
 			return
 		}
 	}
 	if why == "" && !t.cfg.Known.Guard.Known() {
 		why = "the workload has no cgroup of v2 whose place in the hierarchy is known"
 	}
-	if why != "" {
+	switch {
+	case why != "":
 		*d = d.Unscoped(why)
+	case d.PIDs == policy.ScopeWorkload && t.cfg.Known.IDs.Unusable() != "":
+		*d = d.Unnumbered(t.cfg.Known.IDs.Unusable())
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/bpfbroker/bpfbroker/audit"
+	"github.com/bpfbroker/bpfbroker/guard"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
 	"github.com/bpfbroker/bpfbroker/ledger"
 	"github.com/bpfbroker/bpfbroker/policy"
@@ -22,8 +23,9 @@ type Workload struct {
 	ID       string
 	Kind     worker.Kind // "": the best that the kernel has
 	Policy   policy.Policy
-	Memory   string   // MemoryWorkload or MemoryBroker
-	Listener *os.File // the workload's seccomp listener
+	IDs      *guard.IDs // its namespaces
+	Memory   string     // MemoryWorkload or MemoryBroker
+	Listener *os.File   // the workload's seccomp listener
 	UserNS   *os.File
 	NetNS    *os.File
 	Cgroup   *os.File // directory of the worker's cgroup (v2)
@@ -90,6 +92,13 @@ func Keep(w Workload) (*Keeper, error) {
 		args:  []string{"bpfbroker", Arg, "--id=" + w.ID, "--kind=" + string(w.Kind), "--memory=" + w.Memory},
 		ready: make(chan error, 1), ended: make(chan error, 1),
 		loaders: w.Policy.Ceiling().Loaders(), fresh: true,
+	}
+	if w.IDs != nil {
+		ids, err := json.Marshal(w.IDs)
+		if err != nil {
+			return nil, err
+		}
+		k.args = append(k.args, "--ids="+string(ids))
 	}
 	if k.ledger, err = ledger.Open(int(book.Fd())); err != nil {
 		return nil, err

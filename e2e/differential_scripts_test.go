@@ -323,7 +323,7 @@ func nextIDs(s *script) {
 		for _, size := range []int{4, 7, 8, 9, 128, 4096, 4097} {
 			s.sized(fmt.Sprint("attribute of ", size), o.next, size, before)
 		}
-		s.do("next_id set", o.next, f{"start_id": before["start_id"], "next_id": 77})
+		s.do("next_id set", o.next, f{"start_id": before["start_id"], "next_id": 1<<30 + 7}) // which is none's
 		s.do(fmt.Sprint("after the last ", o.kind), o.next, f{"start_id": uint64(1<<31 - 2)})
 		s.do(fmt.Sprint("start above all ", o.kind), o.next, f{"start_id": uint64(1 << 31)})
 		s.do(fmt.Sprint("start at -1 ", o.kind), o.next, f{"start_id": uint64(0xffffffff)})

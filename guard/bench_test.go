@@ -12,8 +12,8 @@ import (
 	"github.com/bpfbroker/bpfbroker/internal/sys"
 )
 
-// call makes a bpf() call with these fields.
-func call(tb testing.TB, c abi.Command, fields map[string]uint64) int {
+// bpf makes a bpf() call with these fields.
+func bpf(tb testing.TB, c abi.Command, fields map[string]uint64) int {
 	tb.Helper()
 	row := abi.RowOf(c)
 	attr := make([]byte, sys.AttrRoom)
@@ -63,13 +63,13 @@ func BenchmarkGuard(b *testing.B) {
 	}
 	own := ownCgroup(b)
 	foreign := Scope{ID: own.ID + 1, Level: own.Level}
-	m := call(b, abi.MapCreate, map[string]uint64{"map_type": 2, "key_size": 4, "value_size": 8, "max_entries": 1})
+	m := bpf(b, abi.MapCreate, map[string]uint64{"map_type": 2, "key_size": 4, "value_size": 8, "max_entries": 1})
 	defer sys.Close(m)
 	nothing := program(insn(0xb7, 0, 0, 0, 0), insn(0x95, 0, 0, 0, 0))
 	counts := program(insn(0x62, 10, 0, -4, 0), insn(0xbf, 2, 10, 0, 0), insn(0x07, 2, 0, 0, -4), insn(0x18, 1, 1, 0, int32(m)), insn(0, 0, 0, 0, 0),
 		insn(0x85, 0, 0, 0, 1), insn(0x15, 0, 0, 2, 0), insn(0xb7, 1, 0, 0, 1), insn(0xdb, 0, 1, 0, 0), nothing)
 	guarded := func(s Scope) []byte {
-		g, err := s.Guard(&Program{Insns: counts}, 0, make([]byte, 1000))
+		g, err := of(s, &Program{Insns: counts}, 0)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -82,9 +82,9 @@ func BenchmarkGuard(b *testing.B) {
 		b.Run(c.name, func(b *testing.B) {
 			if c.insns != nil {
 				license, point := []byte("GPL\x00"), []byte("sys_enter\x00")
-				prog := call(b, abi.ProgLoad, map[string]uint64{"prog_type": 17, "insns": sys.Addr(c.insns), "insn_cnt": uint64(len(c.insns) / InsnSize), "license": sys.Addr(license)})
+				prog := bpf(b, abi.ProgLoad, map[string]uint64{"prog_type": 17, "insns": sys.Addr(c.insns), "insn_cnt": uint64(len(c.insns) / InsnSize), "license": sys.Addr(license)})
 				defer sys.Close(prog)
-				defer sys.Close(call(b, abi.RawTPOpen, map[string]uint64{"name": sys.Addr(point), "prog_fd": uint64(prog)}))
+				defer sys.Close(bpf(b, abi.RawTPOpen, map[string]uint64{"name": sys.Addr(point), "prog_fd": uint64(prog)}))
 			}
 			for b.Loop() {
 				unix.Getppid()

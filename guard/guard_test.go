@@ -20,10 +20,15 @@ func at(places ...uint32) Records {
 	return Records{b, 8}
 }
 
+// of makes the program with a guard.
+func of(s Scope, p *Program, foreign int32) (*Program, error) {
+	return (&Guard{Scope: s, Foreign: foreign, Original: Original{Tag: [8]byte{9, 8, 7, 6, 5, 4, 3, 2}, Verified: 1<<32 - 1}}).Program(p, func(n int) []byte { return make([]byte, n) })
+}
+
 func TestGuard(t *testing.T) {
 	body := bytes.Repeat([]byte{0xb7, 0, 0, 0, 0, 0, 0, 0}, 30)
 	p := &Program{Insns: bytes.Clone(body), FuncInfo: at(0, 10, 20), LineInfo: at(0, 1, 29), CoreRelos: at(0, 80)}
-	g, err := scope.Guard(p, 1, make([]byte, 1000))
+	g, err := of(scope, p, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,9 +36,9 @@ func TestGuard(t *testing.T) {
 		t.Error("the program itself has changed")
 	}
 	for what, c := range map[string]struct{ got, want Records }{
-		"functions":   {g.FuncInfo, at(0, 19, 29)},
-		"lines":       {g.LineInfo, at(0, 10, 38)},
-		"relocations": {g.CoreRelos, at(72, 152)},
+		"functions":   {g.FuncInfo, at(0, Insns+10, Insns+20)},
+		"lines":       {g.LineInfo, at(0, Insns+1, Insns+29)},
+		"relocations": {g.CoreRelos, at(Size, Size+80)},
 	} {
 		if !bytes.Equal(c.got.Data, c.want.Data) {
 			t.Errorf("%s: % x, wanted % x", what, c.got.Data, c.want.Data)
@@ -44,42 +49,42 @@ func TestGuard(t *testing.T) {
 	}
 
 	// And back.
-	if !scope.Begins(g.Insns) || !bytes.Equal(Without(g.Insns), body) {
-		t.Error("the guard isn't found")
-	}
 	shown := bytes.Clone(g.Insns)
 	binary.NativeEndian.PutUint32(shown[callAt*InsnSize+4:], 0xdeadbeef) // as the kernel shows it
-	if !scope.Begins(shown) {
-		t.Error("the guard isn't found as the kernel shows it")
+	back, ok := scope.Undo(shown, nil)
+	if !ok || back.Verified != 1<<32-1 || back.Tag != [8]byte{9, 8, 7, 6, 5, 4, 3, 2} {
+		t.Fatalf("the guard isn't found: %+v", back)
 	}
-	g.FuncInfo.Back()
-	if !bytes.Equal(g.FuncInfo.Data, p.FuncInfo.Data) {
+	if got, err := back.Insns(shown); err != nil || !bytes.Equal(got, body) {
+		t.Errorf("got (%v) % x", err, got)
+	}
+	if back.Records(&g.FuncInfo); !bytes.Equal(g.FuncInfo.Data, p.FuncInfo.Data) {
 		t.Errorf("functions: % x", g.FuncInfo.Data)
 	}
 	for what, other := range map[string]Scope{"cgroup": {scope.ID + 1<<32, scope.Level}, "level": {scope.ID, 4}, "nothing": {}} {
-		if other.Begins(g.Insns) {
+		if _, is := other.Begins(g.Insns); is {
 			t.Errorf("the guard of another %s is taken for ours", what)
 		}
 	}
 	for n := range g.Insns[:Size] {
-		if scope.Begins(g.Insns[:n]) {
+		if _, is := scope.Begins(g.Insns[:n]); is {
 			t.Errorf("%d bytes are a guard", n)
 		}
 	}
-	if scope.Begins(body) {
+	if _, is := scope.Begins(bytes.Repeat(body, 2)); is {
 		t.Error("the body is a guard")
 	}
 }
 
 func TestGuardRefuses(t *testing.T) {
-	if _, err := scope.Guard(&Program{Insns: make([]byte, InsnSize*(abi.MaxInsns-Insns))}, 0, make([]byte, InsnSize*abi.MaxInsns)); err != nil {
+	if _, err := of(scope, &Program{Insns: make([]byte, InsnSize*(abi.MaxInsns-Insns))}, 0); err != nil {
 		t.Errorf("as long as it may be: %v", err)
 	}
-	if _, err := scope.Guard(&Program{Insns: make([]byte, InsnSize*(abi.MaxInsns-Insns+1))}, 0, make([]byte, InsnSize*(abi.MaxInsns+1))); err == nil {
+	if _, err := of(scope, &Program{Insns: make([]byte, InsnSize*(abi.MaxInsns-Insns+1))}, 0); err == nil {
 		t.Error("too long")
 	}
 	for what, r := range map[string]Records{"cut": {make([]byte, 12), 8}, "no size": {make([]byte, 8), 0}, "a small one": {make([]byte, 6), 3}} {
-		if _, err := scope.Guard(&Program{LineInfo: r}, 0, make([]byte, 1000)); err == nil {
+		if _, err := of(scope, &Program{LineInfo: r}, 0); err == nil {
 			t.Errorf("records: %s", what)
 		}
 	}

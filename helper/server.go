@@ -131,7 +131,7 @@ func (s *Server) run() error {
 	t.reader = request.NewReader(t.mem, s.cfg.Probes)
 	t.inspector.Workload, t.inspector.CPUs = s.cfg.Known.Workload, s.cfg.Known.CPUs
 	t.performer = perform.NewForHost(t.mem, s.cfg.Objects)
-	t.performer.ReadOnly, t.performer.Guard, t.performer.Cgroup = s.cfg.Known.ReadOnly, s.cfg.Known.Guard, cgroup
+	t.performer.ReadOnly, t.performer.Guard, t.performer.IDs, t.performer.Cgroup = s.cfg.Known.ReadOnly, s.cfg.Known.Guard, s.cfg.Known.IDs, cgroup
 	t.call.server = t
 	t.call.Files = workload.FilesOf(s.cfg.Known)
 	if h := s.cfg.Holdings; h != nil {

@@ -121,12 +121,14 @@ type Performer struct {
 	// ReadOnly are the ids of maps that are opened to be read alone.
 	ReadOnly []uint32
 	// Guard is the workload's cgroup, and Cgroup an fd of its directory, -1 for none (a
-	// worker has none). Scoped says of the next call that its policy allows it for the
-	// workload's tasks alone.
-	Guard  guard.Scope
-	Cgroup int
-	Scoped bool
-	asks   bool // it performs what the workload hasn't asked for
+	// worker has none); IDs are its namespaces. Scoped says of the next call that its policy
+	// allows it for the workload's tasks alone, and Numbered that it wants programs to be
+	// told processes and users as the workload knows them.
+	Guard            guard.Scope
+	IDs              *guard.IDs
+	Cgroup           int
+	Scoped, Numbered bool
+	asks             bool // it performs what the workload hasn't asked for
 }
 
 // NewForWorker returns the Performer of a worker, which takes its memory from mem:

@@ -78,6 +78,7 @@ type Decision struct {
 	Errno   uint32 // of a denial; 0: EPERM
 	Audit   Audit
 	Scope   Scope // of what is allowed
+	PIDs    Scope // whose process ids and users programs are told; the workload's: with that Scope alone
 	// Limits are those of the rule, and All those of the whole workload: of what it holds.
 	// nil: there are none. Who performs looks at them, see Exceeds.
 	Limits, All *Limits
@@ -103,6 +104,14 @@ func (d *Decision) Unscoped(why string) Decision {
 	n := *d
 	n.Verdict, n.Errno = Deny, 0
 	n.Message = fmt.Sprintf("%s with scope: %v, which isn't possible: %s", d.Message, d.Scope, why)
+	return n
+}
+
+// Unnumbered is the denial of one whose programs can't be told the workload's ids.
+func (d *Decision) Unnumbered(why string) Decision {
+	n := *d
+	n.Verdict, n.Errno = Deny, 0
+	n.Message = fmt.Sprintf("%s with pids: %v, which isn't possible: %s", d.Message, d.PIDs, why)
 	return n
 }
 

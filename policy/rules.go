@@ -54,6 +54,7 @@ type Rule struct {
 	Expires  time.Time  `json:"expires,omitzero"`
 	Audit    Audit      `json:"audit,omitempty"`
 	Scope    Scope      `json:"scope,omitempty"` // of programs and perf events
+	PIDs     Scope      `json:"pids,omitempty"`  // that those programs are told
 }
 
 // Share is an object beside its own that the workload may see: pinned at a path of the
@@ -147,8 +148,8 @@ func Commands() []string {
 }
 
 func (r *Rules) add(spec *Rule, vars []facts.Set) error {
-	if spec.Verdict > Native || spec.Audit > AuditNone || spec.Scope > ScopeWorkload {
-		return fmt.Errorf("verdict %d, audit %d, scope %d", spec.Verdict, spec.Audit, spec.Scope)
+	if spec.Verdict > Native || spec.Audit > AuditNone || spec.Scope > ScopeWorkload || spec.PIDs > spec.Scope {
+		return fmt.Errorf("verdict %d, audit %d, scope %d, pids %d", spec.Verdict, spec.Audit, spec.Scope, spec.PIDs)
 	}
 	c := &rule{Rule: spec, place: place(r.spec.File, spec.Line)}
 	if spec.When != nil {
@@ -159,7 +160,7 @@ func (r *Rules) add(spec *Rule, vars []facts.Set) error {
 		c.needs = spec.When.Facts(vars)
 	}
 	verb := map[Verdict]string{Allow: allowsIt, Deny: " denies it", Native: " leaves it to the kernel"}[spec.Verdict]
-	c.decision = Decision{Verdict: spec.Verdict, Cause: ByRule, Rule: spec.Name, Errno: spec.Errno, Audit: spec.Audit, Scope: spec.Scope,
+	c.decision = Decision{Verdict: spec.Verdict, Cause: ByRule, Rule: spec.Name, Errno: spec.Errno, Audit: spec.Audit, Scope: spec.Scope, PIDs: spec.PIDs,
 		Message: fmt.Sprintf("policy %q: rule %q%s%s", r.spec.Name, spec.Name, c.place, verb)}
 	if spec.Verdict == Allow && (spec.Limits.counted() || r.spec.Limits.counted()) {
 		c.decision.Limits, c.decision.All = spec.Limits, &r.spec.Limits

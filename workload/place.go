@@ -23,6 +23,8 @@ type Known struct {
 	Cgroup   sys.FileID     // the directory of its cgroup (v2)
 	CPUs     int            // that there could be
 	Guard    guard.Scope    // that cgroup, for programs that are to run for its tasks alone
+	// IDs are its namespaces, for programs that ask who runs.
+	IDs *guard.IDs
 	// ReadOnly are the ids of the maps that are shared with it to be read alone.
 	ReadOnly []uint32
 	// Names are those of the kernel's types, and Tracepoints the kernel's: a worker maps

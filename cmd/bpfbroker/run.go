@@ -23,6 +23,7 @@ import (
 	"github.com/bpfbroker/bpfbroker/ledger"
 	"github.com/bpfbroker/bpfbroker/policy"
 	"github.com/bpfbroker/bpfbroker/worker"
+	"github.com/bpfbroker/bpfbroker/workload"
 )
 
 type runOptions struct {
@@ -334,7 +335,7 @@ const lastWords = 10 * time.Second
 func (o *runOptions) serve(cfg launch.Config, w *launch.Workload) (launch.ExitStatus, ledger.Summary, error) {
 	none := launch.ExitStatus{}
 	k, err := daemon.Keep(daemon.Workload{
-		ID: cfg.ID, Kind: worker.Kind(o.worker), Policy: o.decides, Memory: o.memory, Audit: o.audit, AuditPrograms: o.programs,
+		ID: cfg.ID, Kind: worker.Kind(o.worker), Policy: o.decides, IDs: workload.IDsOf(w.PID()), Memory: o.memory, Audit: o.audit, AuditPrograms: o.programs,
 		Listener: w.Listener(), UserNS: w.UserNS(), NetNS: w.NetNS(), Cgroup: w.WorkerCgroup(), Own: w.OwnCgroup(), BPFFS: w.BPFFS(), Tasks: w.WorkerTasks(),
 	})
 	if err != nil {

@@ -26,7 +26,7 @@ import (
 //	  facts: {command: map_create, map.type: array, map.max_entries: 8}
 //	  unknown: {map.bytes: why}       # facts that can't be found out
 //	  at: 2027-01-31T18:00:00Z        # what time it is, for rules that expire; now
-//	  want: {verdict: allow, rule: small, cause: rule, scope: host, errno: EPERM, message: part of it}
+//	  want: {verdict: allow, rule: small, cause: rule, scope: host, pids: host, errno: EPERM, message: part of it}
 //
 // Facts that aren't given are zero. Of want, only what is given is compared; cause is rule,
 // default, limit or error.
@@ -46,8 +46,8 @@ type Case struct {
 }
 
 type want struct {
-	verdict, rule, cause, scope, errno, message string
-	hasRule                                     bool
+	verdict, rule, cause, scope, pids, errno, message string
+	hasRule                                           bool
 }
 
 // maxCases is how many a file may have.
@@ -154,6 +154,7 @@ func (d *document) wanted(n *yaml.Node, w *want) {
 		field{"cause", false, set(&w.cause, "rule", "default", "limit", "error")},
 		field{"rule", false, func(n *yaml.Node) { w.hasRule = true; d.text("rule", maxText, &w.rule)(n) }},
 		field{"scope", false, set(&w.scope, policy.ScopeHost.String(), policy.ScopeWorkload.String())},
+		field{"pids", false, set(&w.pids, policy.ScopeHost.String(), policy.ScopeWorkload.String())},
 		field{"errno", false, set(&w.errno, names...)},
 		field{"message", false, d.text("message", maxText, &w.message)})
 }
@@ -233,6 +234,9 @@ func (c *Cases) Run(p policy.Policy) (failed []Failure) {
 		}
 		if k.want.scope != "" {
 			compare("scope", k.want.scope, got.Scope.String())
+		}
+		if k.want.pids != "" {
+			compare("pids", k.want.pids, got.PIDs.String())
 		}
 		if k.want.errno != "" {
 			compare("errno", k.want.errno, errnoName(got.Errno))

@@ -484,7 +484,7 @@ func (d *document) rule(n *yaml.Node) {
 	r := &ruleNodes{at: n}
 	r.Line = n.Line
 	var verdict bool
-	var errno, message, scope *yaml.Node
+	var errno, message, scope, pids *yaml.Node
 	names := make([]string, len(errnos))
 	for i, e := range errnos {
 		names[i] = e.name
@@ -523,6 +523,10 @@ func (d *document) rule(n *yaml.Node) {
 			scope = n
 			d.word("scope", []string{"host", "workload"}, func(i int) { r.Scope = policy.Scope(i) })(n)
 		}},
+		field{"pids", false, func(n *yaml.Node) {
+			pids = n
+			d.word("pids", []string{"host", "workload"}, func(i int) { r.PIDs = policy.Scope(i) })(n)
+		}},
 		field{"audit", false, d.word("audit", []string{"summary", "full", "none"}, func(i int) { r.Audit = policy.Audit(i) })})
 	if n.Kind != yaml.MappingNode {
 		return
@@ -542,6 +546,15 @@ func (d *document) rule(n *yaml.Node) {
 	}
 	if scope != nil {
 		d.scoped(r, verdict, scope)
+	}
+	if pids != nil {
+		switch {
+		case r.PIDs > r.Scope:
+			d.node(pids, "pids: %v is for rules with scope: %v", r.PIDs, r.PIDs)
+			r.PIDs = policy.ScopeHost
+		case r.Commands != nil && !slices.Contains(r.Commands, "prog_load"):
+			d.node(pids, "pids is for rules with prog_load")
+		}
 	}
 	d.rules = append(d.rules, r)
 }
