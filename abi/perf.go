@@ -100,8 +100,14 @@ const (
 	Uprobe
 )
 
-// PerfBitSigtrap is sigtrap in the attribute's bits.
-const PerfBitSigtrap = 1 << 37
+// Some of the attribute's bits, and of its sample_type's.
+const (
+	PerfBitExcludeKernel          = 1 << 5  // exclude_kernel
+	PerfBitExcludeCallchainKernel = 1 << 21 // exclude_callchain_kernel
+	PerfBitSigtrap                = 1 << 37 // sigtrap
+
+	PerfSampleCallchain = 1 << 5 // PERF_SAMPLE_CALLCHAIN
+)
 
 // Bits of perf_event_open's flags.
 const (

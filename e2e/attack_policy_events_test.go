@@ -24,6 +24,8 @@ var attacksByEvents = []attack{
 		do: opensEvent(f{"type": unix.PERF_TYPE_SOFTWARE, "sample_type": sampleStack, "sample_stack_user": 8192}, theTest)},
 	{name: "registers of others", denied: by{"observe": `perf_event.sample has "PERF_SAMPLE_REGS_USER"`},
 		do: opensEvent(f{"type": unix.PERF_TYPE_SOFTWARE, "sample_type": sampleRegs, "sample_regs_user": 1}, everyone)},
+	{name: "stacks of the kernel", denied: by{"observe": "perf_event.kernel_stacks is true"},
+		do: opensEvent(f{"type": unix.PERF_TYPE_SOFTWARE, "sample_type": unix.PERF_SAMPLE_CALLCHAIN}, everyone)},
 	{name: "a breakpoint in the test's memory", mayLack: noBreakpoints, denied: by{"observe": `perf_event.type is "breakpoint"`},
 		do: opensEvent(f{"type": unix.PERF_TYPE_BREAKPOINT, "bp_type": 2, "config1": uint64(goText), "config2": 8}, theTest)},
 	{name: "a breakpoint in the kernel's memory", mayLack: noBreakpoints, denied: by{"observe": `perf_event.type is "breakpoint"`},

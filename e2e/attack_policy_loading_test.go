@@ -51,6 +51,12 @@ var attacksByLoading = []attack{
 		stackBuf, insn(0xbf, 2, 1, 0, 0), insn(0xb7, 1, 0, 0, cmdRawTracepoint), insn(0xb7, 3, 0, 0, 8),
 		callInsn(0, 0, helperSysBPF), movR0(0), exit), f{"prog_flags": flagSleepable})},
 	{name: "a sleepable program", denied: by{"observe": "prog.sleepable is true"}, rule: "BPF_F_SLEEPABLE", do: loads("kprobe", ret0, f{"prog_flags": flagSleepable})},
+	{name: "a program that records the kernel's stacks", denied: by{"observe": "prog.kernel_stacks is true"}, rule: `"bpf_get_stackid"`, do: func(a *attacker) error {
+		stacks := a.step("stack_trace", a.do("stack_trace", abi.MapCreate, f{"map_type": mapType("stack_trace"), "key_size": 4, "value_size": 8, "max_entries": 1}))
+		const stackid, user = 27, 1 << 8
+		return a.loading("kprobe", prog(insn(0xb7, 3, 0, 0, user), insn(0x55, 1, 0, 1, 0), insn(0xb7, 3, 0, 0, 0), // by which way is the verifier's to know
+			insn(0x18, 2, 1, 0, int32(stacks)), insn(0, 0, 0, 0, 0), callInsn(0, 0, stackid), movR0(0), exit), nil)
+	}},
 	{name: "a program that writes at tracepoints", denied: all3(`prog.type is "raw_tracepoint_writable"`), do: loads("raw_tracepoint_writable", ret0, nil)},
 	// freplace: it would run in another program's place, with what that one may do.
 	{name: "a program in the place of a function of its own", denied: all3(`prog.type is "ext"`), mayLack: noTrampolines, do: func(a *attacker) error {

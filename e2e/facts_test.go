@@ -157,6 +157,14 @@ func (s *factual) ofPrograms(mine, theirs int) {
 		"prog.helpers", "[bpf_map_lookup_elem]", "prog.kfuncs", "[bpf_rdonly_cast]", "prog.map_types", "[array]",
 		"prog.map_ids", []int{id}, "prog.foreign_map_ids", "[]", "token", false)
 
+	stacks := s.made(abi.MapCreate, f{"map_type": mapType("stack_trace"), "key_size": 4, "value_size": 8, "max_entries": 1})
+	s.more += 1024 + 8 + 16 + 8 - memlock(stacks) // as package inspect estimates it (mapBytes)
+	for _, flags := range []int32{0, 1 << 8} {    // BPF_F_USER_STACK
+		const stackid = 27
+		s.made(abi.ProgLoad, s.prog("kprobe", prog(insn(0x18, 2, 1, 0, int32(stacks)), insn(0, 0, 0, 0, 0), insn(0xb7, 3, 0, 0, flags), callInsn(0, 0, stackid), movR0(0), exit), nil))
+		s.knows("prog_load", "prog.kernel_stacks", flags == 0, "prog.helpers", "[bpf_get_stackid]")
+	}
+
 	plain := s.made(abi.ProgLoad, s.prog("socket_filter", ret1, nil))
 	sum := sha256.Sum256(slices.Concat([]byte("bpfbroker program digest 1\n"), words(uint32(len(ret1)/8)), ret1, words(0))) // see package digest
 	s.knows("prog_load", "prog.type", "socket_filter", "prog.digest", hex.EncodeToString(sum[:]), "prog.helpers", "[]", "prog.map_ids", "[]", "prog.target_kind", "")
@@ -205,7 +213,7 @@ func (s *factual) ofAttaching(theirProg, theirSocks int) {
 
 	// At sockmaps.
 	socks := s.made(abi.MapCreate, f{"map_type": mapType("sockmap"), "key_size": 4, "value_size": 4, "max_entries": 1})
-	s.more += 1024 + 8 - memlock(socks) // package inspect, mapBytes
+	s.more += 1024 + 8 - memlock(socks) // likewise
 	sk := s.made(abi.ProgLoad, s.prog("sk_skb", ret1, nil))
 	for _, m := range []int{socks, theirSocks} {
 		s.made(abi.ProgAttach, f{"target_fd": m, "attach_bpf_fd": sk, "attach_type": attachType("sk_skb_stream_verdict")})
@@ -260,6 +268,10 @@ func (s *factual) ofEvents(tracepoint, host int) {
 	s.event(f{"type": software, "config": 9, "sample_type": 1<<1 | 1<<13, "sample_stack_user": 8}, host, -1)
 	s.knows("perf_event_open", "perf_event.type", "software", "perf_event.config", 9, "perf_event.pid", host, "perf_event.pid_own", false,
 		"perf_event.cpu", -1, "perf_event.sample", "[PERF_SAMPLE_TID PERF_SAMPLE_STACK_USER]", "perf_event.tracepoint", "")
+	for _, bits := range []int{0, 1 << 5, 1 << 21} { // exclude_kernel, exclude_callchain_kernel
+		s.event(f{"type": software, "sample_type": 1 << 5, "bits": bits}, os.Getpid(), -1)
+		s.knows("perf_event_open", "perf_event.kernel_stacks", bits == 0, "perf_event.sample", "[PERF_SAMPLE_CALLCHAIN]")
+	}
 	s.event(f{"type": software}, os.Getpid(), 0)
 	s.knows("perf_event_open", "perf_event.pid", os.Getpid(), "perf_event.pid_own", true, "perf_event.cpu", 0, "perf_event.sample", "[]")
 	event := s.must(s.event(f{"type": tp, "config": tracepoint}, -1, 0), "event")

@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -194,5 +195,34 @@ func init() {
 			}
 		}
 		fmt.Printf("%v", insns)
+	}
+}
+
+// TestPIDsBpftrace: under the default policy bpftrace tells the numbers that the shell and ps
+// tell.
+func TestPIDsBpftrace(t *testing.T) {
+	needRoot(t)
+	script := filepath.Join(t.TempDir(), "shell")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\necho shell $$ $(id -u) $(id -g)\nexec /bin/true\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range kinds(t) {
+		for _, mode := range []string{"host", "private"} {
+			c := brokeredBy("observe", installed(t, "bpftrace", "-e", `tracepoint:syscalls:sys_enter_execve /str(args->filename) == "/bin/true"/ { printf("traced %d %d %d\n", pid, uid, gid); }`,
+				"-c", script), "--quiet", "--pid="+mode, "--worker="+kind)
+			out := output(t, c)
+			var shell, traced string
+			for line := range strings.Lines(out) {
+				if rest, ok := strings.CutPrefix(line, "shell "); ok {
+					shell = rest
+				}
+				if rest, ok := strings.CutPrefix(line, "traced "); ok {
+					traced = rest
+				}
+			}
+			if shell == "" || traced != shell || !strings.HasSuffix(shell, " 0 0\n") {
+				t.Errorf("%s, --pid=%s: the shell is %q, traced is %q:\n%s", kind, mode, shell, traced, out)
+			}
+		}
 	}
 }

@@ -71,6 +71,7 @@ type Prog struct {
 	Sleepable     bool
 	Signed        bool
 	Helpers       []string // names of the helpers that it calls, sorted: "bpf_map_lookup_elem"
+	KernelStacks  bool     // it may record the kernel's stacks
 	Kfuncs        []string // of the kernel's functions that it calls, sorted
 	MapTypes      []string // of the maps that its instructions or fd_array name, sorted
 	MapIDs        []int64  // their ids, sorted
@@ -114,17 +115,19 @@ type Attach struct {
 
 // Event is what perf_event_open opens.
 type Event struct {
-	Type       string // "tracepoint", "kprobe", "software"
-	Config     int64
-	PID        int64 // as the application says it: 0 itself, -1 all
-	PIDOwn     bool  // it is the workload's
-	CPU        int64
-	Sample     []string // PERF_SAMPLE_…: what the kernel records at each
-	Tracepoint string   // "sched:sched_switch"
-	Function   string   // of a kprobe
-	File       string   // of a uprobe
-	FileShared bool
-	Offset     int64
+	Type   string // "tracepoint", "kprobe", "software"
+	Config int64
+	PID    int64 // as the application says it: 0 itself, -1 all
+	PIDOwn bool  // it is the workload's
+	CPU    int64
+	Sample []string // PERF_SAMPLE_…: what the kernel records at each
+	// KernelStacks: among that are the kernel's stacks.
+	KernelStacks bool
+	Tracepoint   string // "sched:sched_switch"
+	Function     string // of a kprobe
+	File         string // of a uprobe
+	FileShared   bool
+	Offset       int64
 }
 
 // Object is what a call opens, looks at, pins, changes.

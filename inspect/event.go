@@ -5,6 +5,9 @@ import "github.com/bpfbroker/bpfbroker/abi"
 // perfEvent finds out what event is opened.
 func (i *Inspector) perfEvent() {
 	q, e := i.q, &i.f.Event
+	if sample, bits := q.Field("sample_type"), q.Field("bits"); sample&abi.PerfSampleCallchain != 0 {
+		e.KernelStacks = bits&(abi.PerfBitExcludeKernel|abi.PerfBitExcludeCallchainKernel) == 0
+	}
 	probe := abi.Probe(q.Field("probe"))
 	switch probe {
 	case abi.Kprobe:

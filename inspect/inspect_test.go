@@ -104,6 +104,7 @@ prog.target_module=xfs
 prog.target=xfs_iget
 prog.helpers? the instructions can't be read
 prog.kfuncs? the instructions can't be read
+prog.kernel_stacks? the instructions can't be read
 prog.digest? the instructions can't be read`},
 		{"prog_load that replaces a function", func(e *env) *request.Request {
 			e.object(4, abi.Prog, values{"id": 31})
@@ -584,11 +585,11 @@ var computed = func() map[string]bool {
 	m := map[string]bool{}
 	for _, name := range []string{
 		"command", "map.bytes", "token",
-		"prog.sleepable", "prog.signed", "prog.helpers", "prog.kfuncs", "prog.map_types", "prog.map_ids", "prog.foreign_map_ids",
+		"prog.sleepable", "prog.signed", "prog.helpers", "prog.kfuncs", "prog.kernel_stacks", "prog.map_types", "prog.map_ids", "prog.foreign_map_ids",
 		"prog.target_kind", "prog.target_module", "prog.target_prog", "prog.target", "prog.digest",
 		"attach.prog_id", "attach.prog_type", "attach.prog_own", "attach.cgroup", "attach.cgroup_inside",
 		"attach.ifname", "attach.netns_own", "attach.map_own", "attach.file_shared", "attach.pid_own",
-		"perf_event.pid_own", "perf_event.tracepoint", "perf_event.file_shared",
+		"perf_event.pid_own", "perf_event.kernel_stacks", "perf_event.tracepoint", "perf_event.file_shared",
 		"object.kind", "object.id", "object.own", "object.shared", "counts.maps", "counts.progs", "counts.links", "counts.bytes",
 	} {
 		m[name] = true

@@ -65,16 +65,26 @@ const noInsns = "the instructions can't be read"
 
 func (i *Inspector) progCalls() {
 	helpers, kfuncs := i.wants("prog.helpers"), i.wants("prog.kfuncs")
-	if !helpers && !kfuncs {
+	stacks := i.wants("prog.kernel_stacks")
+	if !helpers && !kfuncs && !stacks {
 		return
 	}
 	insns, c := i.insns(), &i.calls
 	if insns == nil {
 		i.unknown("prog.helpers", noInsns)
 		i.unknown("prog.kfuncs", noInsns)
+		i.unknown("prog.kernel_stacks", noInsns)
 		return
 	}
 	c.scan(insns)
+	if stacks {
+		for id := range stackHelpers {
+			if c.helpers[id] {
+				i.f.Prog.KernelStacks = kernelStacks(insns)
+				break
+			}
+		}
+	}
 	if helpers {
 		i.helpers = i.helpers[:0]
 		for id, called := range c.helpers {

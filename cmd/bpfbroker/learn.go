@@ -202,7 +202,7 @@ func (l *learned) add(e *audit.Entry, _ []byte) error {
 		return nil
 	}
 	before := l.Distinct()
-	err := l.Add(learn.Operation{Facts: e.Facts, Cut: e.Cut, Verdict: e.Decision.Verdict, Outcome: e.Outcome, Made: e.Record.Outcome.Kind})
+	err := l.Add(learn.Operation{Facts: e.Facts, Cut: e.Cut, Verdict: e.Decision.Verdict, Scope: e.Decision.Scope, PIDs: e.Decision.PIDs, Outcome: e.Outcome, Made: e.Record.Outcome.Kind})
 	switch {
 	case err != nil:
 		l.strange[err.Error()]++

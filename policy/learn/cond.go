@@ -34,7 +34,7 @@ var bounds = map[string]bound{
 	"map.type": Names, "map.key_size": AtMost, "map.value_size": AtMost, "map.max_entries": AtMost, "map.flags": Subset,
 
 	"prog.type": Names, "prog.attach_type": Names, "prog.insns": AtMost, "prog.flags": Subset,
-	"prog.helpers": Subset, "prog.kfuncs": Subset, "prog.map_types": Subset, "prog.foreign_map_ids": Empty,
+	"prog.helpers": Subset, "prog.kfuncs": Subset, "prog.kernel_stacks": IfNot, "prog.map_types": Subset, "prog.foreign_map_ids": Empty,
 	"prog.target_kind": Names, "prog.target_module": Names, "prog.target": Names,
 
 	"attach.type": Names, "attach.flags": Subset, "attach.prog_type": Names, "attach.prog_own": IfTrue,
@@ -42,7 +42,7 @@ var bounds = map[string]bound{
 	"attach.tracepoint": Names, "attach.functions": Subset, "attach.file": Files, "attach.file_shared": IfNot, "attach.pid_own": IfTrue,
 	"attach.protocol": Names, "attach.hook": Names,
 
-	"perf_event.type": Names, "perf_event.config": Values, "perf_event.sample": Subset, "perf_event.pid_own": IfTrue, "perf_event.tracepoint": Names,
+	"perf_event.type": Names, "perf_event.config": Values, "perf_event.sample": Subset, "perf_event.kernel_stacks": IfNot, "perf_event.pid_own": IfTrue, "perf_event.tracepoint": Names,
 	"perf_event.function": Names, "perf_event.file": Files, "perf_event.file_shared": IfNot,
 
 	"object.kind": Names, "object.own": IfTrue, "token": IfNot,
@@ -83,6 +83,12 @@ func relevant(f *facts.Fact, group []*seen) bool {
 		return any(func(f *facts.Facts) bool { return f.Attach.File != "" })
 	case "perf_event.file", "perf_event.file_shared":
 		return any(func(f *facts.Facts) bool { return f.Event.File != "" })
+	case "prog.kernel_stacks":
+		return any(func(f *facts.Facts) bool {
+			return slices.ContainsFunc(f.Prog.Helpers, func(h string) bool { return strings.Contains(h, "stack") })
+		})
+	case "perf_event.kernel_stacks":
+		return any(func(f *facts.Facts) bool { return slices.Contains(f.Event.Sample, "PERF_SAMPLE_CALLCHAIN") })
 	case "perf_event.config": // of the others it is a number of the kernel's, or where something lies in a file
 		return any(func(f *facts.Facts) bool {
 			switch f.Event.Type {

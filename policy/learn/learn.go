@@ -25,8 +25,10 @@ type Operation struct {
 	Facts   facts.Facts
 	Cut     facts.Set      // facts of which the beginning alone is there
 	Verdict policy.Verdict // Allow or Native
-	Outcome string         // "ok", or the errno's name
-	Made    string         // the kind of the object that it made, if any
+	Scope   policy.Scope   // that it was allowed with
+	PIDs    policy.Scope
+	Outcome string // "ok", or the errno's name
+	Made    string // the kind of the object that it made, if any
 }
 
 // Options say how to write a policy.
@@ -58,6 +60,8 @@ type Learner struct {
 	blind bool             // and not by all
 	bytes int64            // of maps that were made
 	count int
+	scope policy.Scope // the widest that any had
+	pids  policy.Scope
 }
 
 // seen is an operation, and those that differ from it only in what no rule speaks of.
@@ -91,6 +95,7 @@ func (l *Learner) Add(o Operation) error {
 		l.seen[key] = &seen{o, 1, l.count}
 	}
 	l.count++
+	l.scope, l.pids = max(l.scope, o.Scope), max(l.pids, o.PIDs)
 	if slices.Contains(makers, f.Command) {
 		l.made[o.Made]++
 	}
@@ -131,7 +136,7 @@ func identity(o *Operation) string {
 	part := func(s string) { b.WriteString(strconv.Itoa(len(s))); b.WriteByte(':'); b.WriteString(s) }
 	part(o.Facts.Command)
 	part(o.Outcome)
-	b.WriteByte(byte('0' + o.Verdict))
+	b.WriteString(string([]byte{'0' + byte(o.Verdict), '0' + byte(o.Scope), '0' + byte(o.PIDs)}))
 	for i := range facts.Table {
 		f := &facts.Table[i]
 		if bounds[f.Name] == 0 && f.Name != "prog.digest" && f.Name != "attach.ifindex" || !f.Has(o.Facts.Command) {

@@ -17,7 +17,9 @@ type rule struct {
 	conds    []*cond
 	verdict  policy.Verdict
 	errno    string // of a denial
-	refused  bool   // the kernel has refused all that it was made of
+	scope    policy.Scope
+	pids     policy.Scope
+	refused  bool // the kernel has refused all that it was made of
 
 	// Of the comment.
 	count    int
@@ -29,6 +31,7 @@ type rule struct {
 func (w *writer) rule(group []*seen) *rule {
 	command := group[0].Facts.Command
 	r := &rule{commands: []string{command}, verdict: group[0].Verdict}
+	w.scope(r, group)
 	for i := range facts.Table {
 		f := &facts.Table[i]
 		b := bounds[f.Name]
@@ -61,6 +64,17 @@ func (w *writer) rule(group []*seen) *rule {
 	return r
 }
 
+// scope gives the rule the scope that the operations had. A program at a clock may have had
+// none by its rule's grace, since it looks at no task: where others have one, so has its rule.
+func (w *writer) scope(r *rule, group []*seen) {
+	for _, s := range group {
+		r.scope, r.pids = max(r.scope, s.Scope), max(r.pids, s.PIDs)
+		if s.Facts.Command == "prog_load" && s.Facts.Prog.Type == "perf_event" {
+			r.scope, r.pids = w.Learner.scope, w.Learner.pids
+		}
+	}
+}
+
 // numbered says that the operations are at interfaces of which the numbers are known, and
 // not the names: there are none.
 func numbered(group []*seen) bool {
@@ -69,7 +83,7 @@ func numbered(group []*seen) bool {
 }
 
 // implied are facts that follow from a program's digest.
-var implied = map[string]bool{"prog.insns": true, "prog.helpers": true, "prog.kfuncs": true}
+var implied = map[string]bool{"prog.insns": true, "prog.helpers": true, "prog.kfuncs": true, "prog.kernel_stacks": true}
 
 // digests are those of the programs; none where one isn't known.
 func digests(group []*seen) []string {
@@ -133,7 +147,7 @@ func (r *rule) text() string {
 
 // but is all that the rule says, but of the fact; of "", but of the commands.
 func (r *rule) but(fact string) string {
-	parts := []string{r.verdict.String(), r.errno}
+	parts := []string{r.verdict.String(), r.errno, r.scope.String(), r.pids.String()}
 	if fact != "" {
 		parts = append(parts, r.commands...)
 	}

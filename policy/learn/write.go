@@ -114,8 +114,12 @@ func (w *writer) writeRule(b *strings.Builder, r *rule, indent string) {
 		wrap(b, r.text(), indent+"    ")
 	}
 	fmt.Fprintf(b, "%s  verdict: %s\n", indent, r.verdict)
-	if r.errno != "" {
-		fmt.Fprintf(b, "%s  errno: %s\n", indent, r.errno)
+	for _, m := range []struct{ modifier, is, none string }{
+		{"errno", r.errno, ""}, {"scope", r.scope.String(), policy.ScopeHost.String()}, {"pids", r.pids.String(), policy.ScopeHost.String()},
+	} {
+		if m.is != m.none {
+			fmt.Fprintf(b, "%s  %s: %s\n", indent, m.modifier, m.is)
+		}
 	}
 }
 
