@@ -3,7 +3,6 @@ package e2e
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -202,15 +201,11 @@ func init() {
 // tell.
 func TestPIDsBpftrace(t *testing.T) {
 	needRoot(t)
-	script := filepath.Join(t.TempDir(), "shell")
-	if err := os.WriteFile(script, []byte("#!/bin/sh\necho shell $$ $(id -u) $(id -g)\nexec /bin/true\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
 	for _, kind := range kinds(t) {
 		for _, mode := range []string{"host", "private"} {
-			c := brokeredBy("observe", installed(t, "bpftrace", "-e", `tracepoint:syscalls:sys_enter_execve /str(args->filename) == "/bin/true"/ { printf("traced %d %d %d\n", pid, uid, gid); }`,
-				"-c", script), "--quiet", "--pid="+mode, "--worker="+kind)
-			out := output(t, c)
+			c := installed(t, "bpftrace", "-e", `tracepoint:syscalls:sys_enter_execve /str(args->filename) == "/bin/true"/ { printf("traced %d %d %d\n", pid, uid, gid); }`, "-c", "/bin/sh")
+			c.Stdin = strings.NewReader("echo shell $$ $(id -u) $(id -g); exec /bin/true\n")
+			denied, _, out := under(t, "observe", kind, c, "--pid="+mode)
 			var shell, traced string
 			for line := range strings.Lines(out) {
 				if rest, ok := strings.CutPrefix(line, "shell "); ok {
@@ -221,7 +216,7 @@ func TestPIDsBpftrace(t *testing.T) {
 				}
 			}
 			if shell == "" || traced != shell || !strings.HasSuffix(shell, " 0 0\n") {
-				t.Errorf("%s, --pid=%s: the shell is %q, traced is %q:\n%s", kind, mode, shell, traced, out)
+				t.Errorf("%s, --pid=%s: the shell is %q, traced is %q (denied %q):\n%s", kind, mode, shell, traced, denied, out)
 			}
 		}
 	}
