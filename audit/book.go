@@ -182,6 +182,7 @@ type Ended struct {
 	Kind     abi.Object // of the object that an fd was made of
 	ID       uint64
 	ByDaemon bool
+	Tag      uint64 // of the program that was made with a guard, as the kernel shows it (big-endian); 0: none was
 	Insns    []byte // the program's, if it is one
 	Resumed  bool   // the worker that decided was killed
 }
@@ -197,7 +198,7 @@ func (p *Pad) Ended(o *Ended) {
 	if size == 0 || size > bodySize {
 		return
 	}
-	h := head{wall: pad.wall, took: sys.Monotonic() - pad.began, flags: o.How, errno: uint32(o.Errno), id: o.ID, kind: uint32(o.Kind), attempt: pad.attempt}
+	h := head{wall: pad.wall, took: sys.Monotonic() - pad.began, flags: o.How, errno: uint32(o.Errno), id: o.ID, kind: uint32(o.Kind), attempt: pad.attempt, tag: o.Tag}
 	if o.ByDaemon {
 		h.flags |= flagByDaemon
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -125,6 +126,9 @@ func attrs(r *Record, limit int) []slog.Attr {
 		if id := r.Outcome.ID; id != 0 {
 			made = append(made, slog.Uint64("id", id))
 		}
+		if tag := r.Outcome.Tag; tag != 0 {
+			made = append(made, slog.String("tag", fmt.Sprintf("%016x", tag)))
+		}
 		out = append(out, slog.Group("made", made...))
 	}
 	out = append(out, slog.Int64("duration_us", r.Took.Microseconds()))
@@ -228,6 +232,7 @@ type line struct {
 	Made struct {
 		Kind string
 		ID   uint64
+		Tag  string
 	}
 	Duration int64 `json:"duration_us"`
 	ByDaemon bool  `json:"by_daemon"`
@@ -274,6 +279,12 @@ func ParseLine(b []byte) (*Entry, error) {
 		return nil, fmt.Errorf("a record with the verdict %q, and the cause %q", l.Verdict, l.Cause)
 	}
 	e.Record.Outcome = Outcome{Kind: l.Made.Kind, ID: l.Made.ID, ByDaemon: l.ByDaemon}
+	if l.Made.Tag != "" {
+		var err error
+		if e.Record.Outcome.Tag, err = strconv.ParseUint(l.Made.Tag, 16, 64); err != nil {
+			return nil, fmt.Errorf("a record with the tag %q", l.Made.Tag)
+		}
+	}
 	f := &e.Facts
 	f.Command, f.Workload.ID, f.Workload.Thread = l.Command, l.Workload, l.Thread
 	for _, name := range inHead {

@@ -52,6 +52,7 @@ type Outcome struct {
 	Errno    sys.Errno // 0: it succeeded
 	Kind     string    // of the object that an fd was made of, "" for none
 	ID       uint64    // the object's id, 0: it has none
+	Tag      uint64    // as in Ended
 	ByDaemon bool      // the daemon performed it, or denied it
 }
 

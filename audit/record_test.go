@@ -38,7 +38,7 @@ var samples = []noted{
 		Prog: facts.Prog{Type: "kprobe", Name: "p\x1b[31m\"\n", License: "GPL", Insns: 2, Helpers: []string{"bpf_get_current_comm", "bpf_probe_read_kernel"}}},
 		policy.Decision{Cause: policy.ByDefault, Message: "no rule matches"}, Ended{Errno: sys.EACCES}, 1},
 	{"full program", facts.Facts{Command: "prog_load", Prog: facts.Prog{Type: "xdp"}},
-		policy.Decision{Verdict: policy.Allow, Cause: policy.ByRule, Rule: "xdp", Audit: policy.AuditFull}, Ended{Kind: abi.Prog, ID: 5, Insns: append(append([]byte{0xb7}, make([]byte, 7)...), append([]byte{0x95}, make([]byte, 7)...)...)}, 1},
+		policy.Decision{Verdict: policy.Allow, Cause: policy.ByRule, Rule: "xdp", Audit: policy.AuditFull}, Ended{Kind: abi.Prog, ID: 5, Tag: 0xf00d, Insns: append(append([]byte{0xb7}, make([]byte, 7)...), append([]byte{0x95}, make([]byte, 7)...)...)}, 1},
 	{"unknown fact", facts.Facts{Command: "link_create", Attach: facts.Attach{Type: "xdp", Ifindex: 3}, Unknown: unknown},
 		policy.Decision{Cause: policy.ByError, Rule: "mine", Message: "attach.ifname isn't known"}, Ended{Errno: sys.EPERM}, 1},
 	{"repeated", facts.Facts{Command: "map_get_next_id"}, policy.Decision{Verdict: policy.Allow, Cause: policy.ByRule, Rule: "ids", Message: "ids"}, Ended{ByDaemon: true}, 2},
@@ -50,7 +50,7 @@ var samples = []noted{
 func bytesOf(n *noted) []byte {
 	d := n.decision
 	body := appendBody(make([]byte, 0, bodySize), &n.facts, "test", &d)
-	h := head{seq: 7, wall: 1e18, took: 38_500, flags: n.ended.How, errno: uint32(n.ended.Errno), id: n.ended.ID, kind: uint32(n.ended.Kind), attempt: n.attempt, insns: uint32(len(n.ended.Insns))}
+	h := head{seq: 7, wall: 1e18, took: 38_500, flags: n.ended.How, errno: uint32(n.ended.Errno), id: n.ended.ID, kind: uint32(n.ended.Kind), attempt: n.attempt, insns: uint32(len(n.ended.Insns)), tag: n.ended.Tag}
 	if n.ended.ByDaemon {
 		h.flags |= flagByDaemon
 	}

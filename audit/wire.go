@@ -22,7 +22,7 @@ import (
 // a list; the upper bit of these says that it was cut.
 
 const (
-	headSize = 4 + 8 + 8 + 8 + 1 + 4 + 8 + 4 + 4 + 4
+	headSize = 4 + 8 + 8 + 8 + 1 + 4 + 8 + 4 + 4 + 4 + 8
 	// bodySize bounds a body: what the workload can make long is cut.
 	bodySize = 12 << 10
 	// spare is what numbers and the beginnings of all other facts need of it.
@@ -39,7 +39,7 @@ const (
 // of another one has left.
 var layout = sync.OnceValue(func() uint32 {
 	h := crc32.NewIEEE()
-	fmt.Fprintln(h, headSize, bodySize, "scope, pids")
+	fmt.Fprintln(h, headSize, bodySize, "scope, pids, tag")
 	for i := range facts.Table {
 		fmt.Fprintln(h, facts.Table[i].Name, facts.Table[i].Type)
 	}
@@ -156,6 +156,7 @@ type head struct {
 	kind    uint32 // of the object, abi.Object
 	attempt uint32
 	insns   uint32 // bytes of them, behind the body
+	tag     uint64 // of the program that was made with a guard; 0: none was
 }
 
 const (
@@ -176,6 +177,7 @@ func (h *head) put(b []byte) {
 	le.PutUint32(b[41:], h.kind)
 	le.PutUint32(b[45:], h.attempt)
 	le.PutUint32(b[49:], h.insns)
+	le.PutUint64(b[53:], h.tag)
 }
 
 // decoder takes from the front of b; bad says that it isn't what it should be.
@@ -257,6 +259,7 @@ func parse(b []byte) (*Record, error) {
 	}
 	r.Attempt = int(d.u32())
 	insns := d.u32()
+	r.Outcome.Tag = d.u64()
 
 	f := &r.Facts
 	f.Workload.Thread = int64(d.u64())

@@ -456,7 +456,7 @@ func (t *thread) ended(q *request.Request, r *perform.Result, e sys.Errno, there
 	if !there {
 		end.How = audit.Gone
 	} else if r.FD >= 0 && e == 0 {
-		end.Kind, end.ID = t.slot.Object.Kind, t.slot.Object.ID
+		end.Kind, end.ID, end.Tag = t.slot.Object.Kind, t.slot.Object.ID, r.Tag
 	}
 	if b := q.Buffer("insns"); b != nil {
 		end.Insns = b.Data

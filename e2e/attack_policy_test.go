@@ -115,6 +115,7 @@ func init() {
 			fail("the host: %v", err)
 		}
 		i := slices.IndexFunc(attacks, func(a attack) bool { return a.name == os.Args[2] })
+		defer undisturbed()() // natively a signal makes a load fail
 		switch err := attacks[i].do(a).(type) {
 		case nil:
 			say0("done")

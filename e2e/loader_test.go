@@ -13,6 +13,7 @@ import (
 
 	"github.com/bpfbroker/bpfbroker/abi"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
+	"github.com/bpfbroker/bpfbroker/policy"
 )
 
 // A loader program is of type BPF_PROG_TYPE_SYSCALL, and makes bpf() calls when it is
@@ -180,6 +181,14 @@ func init() {
 			return fmt.Errorf("calls returned %d, wanted an fd, 0, -1", r[:3])
 		}
 		return nil
+	})
+
+	probes["loader scoped"] = okay(func() error {
+		r, err := runFirst(func(b []byte) { b[atLoad] = byte(progType("raw_tracepoint")) })
+		if err == nil && r[2] <= 2 {
+			err = fmt.Errorf("calls returned %d", r)
+		}
+		return err
 	})
 
 	probes["loader limited"] = okay(func() error { // under a policy that allows two maps and two programs
@@ -400,6 +409,24 @@ spec:
 		}
 		if all := strings.Join(denied, "\n"); !strings.Contains(all, "no more than 2 maps") || !strings.Contains(all, "no more than 2 programs") {
 			t.Errorf("%s: denied %q", kind, denied)
+		}
+	}
+}
+
+// TestLoaderScoped: a program that a loader loads has its guard, too.
+func TestLoaderScoped(t *testing.T) {
+	needRoot(t)
+	file := policyFile(t, strings.Replace(numbered, "    commands: [prog_load, perf_event_open]\n", "    commands: [prog_load]\n    when: prog.type == 'raw_tracepoint'\n", 1))
+	for _, kind := range kinds(t) {
+		log, stdout, stderr := audited(t, brokeredBy(file, probe("loader scoped"), "--quiet", "--worker="+kind))
+		guarded := 0
+		for _, e := range log {
+			if e.Facts.Prog.Type == "raw_tracepoint" && e.Decision.Scope == policy.ScopeWorkload && e.Record.Outcome.Tag != 0 {
+				guarded++
+			}
+		}
+		if guarded != 1 || stdout != "ok\n" {
+			t.Errorf("%s: %d programs have a guard: %s%s", kind, guarded, stdout, stderr)
 		}
 	}
 }

@@ -16,8 +16,8 @@ import (
 
 // randomProgram is a program of type raw_tracepoint of r's choice: arithmetic on registers
 // that hold numbers, loads from the context and the stack, jumps forward, loops, calls of
-// functions and helpers. Most of them load.
-func randomProgram(r *rand.Rand) []byte {
+// functions and helpers. Most of them load. With asks it asks who runs, too, and forgets it.
+func randomProgram(r *rand.Rand, asks bool) []byte {
 	var p [][]byte
 	add := func(insns ...[]byte) { p = append(p, insns...) }
 	var subs []int // instructions that call a function, and which
@@ -70,7 +70,11 @@ func randomProgram(r *rand.Rand) []byte {
 			add(insn(0x85, 0, 1, 0, 0))
 			init()
 		case 3: // a helper: bpf_get_current_uid_gid, bpf_get_numa_node_id
-			add(insn(0x85, 0, 0, 0, []int32{15, 42}[r.IntN(2)]), insn(0xbf, 7, 0, 0, 0))
+			if asks {
+				add(insn(0x85, 0, 0, 0, []int32{14, 15}[r.IntN(2)]), insn(0xb7, 7, 0, 0, r.Int32()))
+			} else {
+				add(insn(0x85, 0, 0, 0, []int32{15, 42}[r.IntN(2)]), insn(0xbf, 7, 0, 0, 0))
+			}
 			init()
 			add(insn(0xbf, 0, 7, 0, 0))
 		default:
@@ -83,6 +87,9 @@ func randomProgram(r *rand.Rand) []byte {
 		begins := make([]int, n)
 		for i := range begins {
 			begins[i] = len(p)
+			if asks { // from where it has a stack, too
+				add(insn(0x7b, 10, 1, -24, 0), insn(0x85, 0, 0, 0, 14), insn(0x79, 1, 10, -24, 0))
+			}
 			add(insn(0xbf, 0, 1, 0, 0), insn(0x27, 0, 0, 0, r.Int32()), insn(0xa7, 0, 0, 0, r.Int32()), exit)
 		}
 		for i, at := range subs {
@@ -118,7 +125,7 @@ func init() {
 		}
 		r := rand.New(rand.NewPCG(seed, 0))
 		for i := range count {
-			insns := randomProgram(r)
+			insns := randomProgram(r, len(os.Args) > 3)
 			log := make([]byte, 1<<20)
 			fd, e := load(uint32(progType("raw_tracepoint")), "random", insns, 1, log)
 			text, _, _ := bytes.Cut(log, []byte{0})
@@ -147,10 +154,15 @@ func init() {
 // without, with the same log, and gives the same results.
 func TestScopeRandom(t *testing.T) {
 	needRoot(t)
-	file := policyFile(t, scoped)
+	t.Run("scope", func(t *testing.T) { compareRandom(t, policyFile(t, scoped)) })
+	t.Run("pids", func(t *testing.T) { compareRandom(t, policyFile(t, numbered), "asks") })
+}
+
+func compareRandom(t *testing.T, file string, more ...string) {
+	t.Helper()
 	programs, seed := strconv.Itoa(count("BPFBROKER_RANDOM", 1000)), strconv.Itoa(count("BPFBROKER_SEED", 1))
 	run := func(policy string) []string {
-		return strings.Split(output(t, brokeredBy(policy, probe("scope-random", seed, programs), "--quiet")), "\n")
+		return strings.Split(output(t, brokeredBy(policy, probe("scope-random", append([]string{seed, programs}, more...)...), "--quiet", "--pid=private")), "\n")
 	}
 	want, got := run("trusted"), run(file)
 	if len(got) != len(want) {

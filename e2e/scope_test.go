@@ -350,7 +350,8 @@ func init() {
 		if err != nil {
 			fail("%v", err)
 		}
-		fmt.Println(size, info.Name, info.Type)
+		verified, _ := info.VerifiedInstructions()
+		fmt.Println(size, info.Name, info.Type, info.Tag, verified)
 		// With less room than there is.
 		raw := make([]byte, 32)
 		i := make([]byte, abi.ProgInfo.Size)

@@ -1,6 +1,7 @@
 package perform
 
 import (
+	"encoding/binary"
 	"runtime"
 	"strings"
 
@@ -23,6 +24,11 @@ func (p *Performer) guarded(q *request.Request, r *Result, plain int) (int, sys.
 	if e == 0 {
 		why = "it does load, but not with the guard before it that limits it to the workload's tasks"
 		fd, e = call(abi.ProgLoad, attr, q.Row.LastEnd)
+	}
+	if e == 0 {
+		if o, e := original(fd); e == 0 {
+			r.Tag = binary.BigEndian.Uint64(o.Tag[:])
+		}
 	}
 	if e != 0 && Logs(q) {
 		writeLog(q, r, "bpfbroker: the program isn't handed out: "+why+"\n")
@@ -131,7 +137,7 @@ func (p *Performer) depths(q *request.Request, r *Result) ([]int, sys.Errno, str
 	return depths, 0, ""
 }
 
-// original is what the kernel says of the program at fd.
+// original is what the kernel says of the program at fd, before somebody edits it or after.
 func original(fd int) (o guard.Original, e sys.Errno) {
 	info := make([]byte, abi.ProgInfo.Size)
 	if e := ObjectInfo(fd, info); e != 0 {

@@ -102,6 +102,7 @@ type Result struct {
 	// CloseOnExec says that FD shall be O_CLOEXEC, as all of bpf()'s are.
 	CloseOnExec bool
 	Errno       sys.Errno // 0: success
+	Tag         uint64    // of a program that got a guard (bpf_prog_info.tag, big-endian); 0: it has none
 
 	Attr []byte // the attribute as the kernel left it; nil: it has never seen it
 	// Out holds, for each of the request's buffers, its memory as the kernel left

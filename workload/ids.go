@@ -2,10 +2,9 @@ package workload
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"os"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/bpfbroker/bpfbroker/guard"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
@@ -27,18 +26,22 @@ func idsOf(pid int) (*guard.IDs, error) {
 		return nil, fmt.Errorf("the host's user ids aren't seen from a user namespace (%v)", err)
 	}
 	ids := &guard.IDs{}
-	var st unix.Stat_t
-	path := fmt.Sprintf("/proc/%d/ns/pid", pid)
-	if err := unix.Stat(path, &st); err != nil {
-		return nil, fmt.Errorf("look at %q: %w", path, err)
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/pid", pid))
+	if err != nil {
+		return nil, err
+	}
+	defer ns.Close()
+	id, e1 := sys.IDOf(int(ns.Fd()))
+	dev, e2 := sys.Device(int(ns.Fd()))
+	if e1 != 0 || e2 != 0 {
+		return nil, fmt.Errorf("look at %q: %w", ns.Name(), errors.Join(e1, e2))
 	}
 	const initial = 0xeffffffc // PROC_PID_INIT_INO, include/linux/proc_ns.h
-	if st.Ino != initial {
-		if st.Ino == 0 || st.Ino > 1<<32-1 {
-			return nil, fmt.Errorf("the pid namespace has the inode %d", st.Ino)
+	if id.Ino != initial {
+		if id.Ino == 0 || id.Ino > 1<<32-1 {
+			return nil, fmt.Errorf("the pid namespace has the inode %d", id.Ino)
 		}
-		// As the kernel has it (MKDEV), which stat(2) doesn't.
-		ids.PIDDev, ids.PIDIno = unix.Major(st.Dev)<<20|unix.Minor(st.Dev), uint32(st.Ino)
+		ids.PIDDev, ids.PIDIno = dev, uint32(id.Ino)
 	}
 	for name, to := range map[string]*[]guard.Extent{"uid_map": &ids.UIDs, "gid_map": &ids.GIDs} {
 		var err error
