@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"debug/elf"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"reflect"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -133,6 +135,26 @@ func atTouched(s *ebpf.ProgramSpec, attach func(*link.Executable, *ebpf.Program)
 	return attach(exe, p)
 }
 
+// sysGetppid is what the kernel calls the function of the system call.
+var sysGetppid = map[string]string{"amd64": "__x64_sys_getppid", "arm64": "__arm64_sys_getppid"}[runtime.GOARCH]
+
+// atFunction attaches a program of type tracing to it.
+func atFunction(how ebpf.AttachType) func(m *ebpf.Map) error {
+	return func(m *ebpf.Map) error {
+		s := counter(ebpf.Tracing, m)
+		s.AttachType, s.AttachTo = how, sysGetppid
+		p, err := ebpf.NewProgram(s)
+		if err != nil {
+			return err
+		}
+		_, err = link.AttachTracing(link.TracingOptions{Program: p})
+		return err
+	}
+}
+
+// lacking are tracers that a kernel may not have.
+var lacking = []string{"kprobe", "kretprobe", "kprobe_multi", "fentry", "fexit", "modify_return", "uprobe_multi"}
+
 // tracers are the ways in which programs that have a subject are attached. Each attaches
 // a program that counts in m, and says whether it counts exactly what act does.
 var tracers = map[string]struct {
@@ -160,6 +182,35 @@ var tracers = map[string]struct {
 		_, err = link.Tracepoint("syscalls", "sys_enter_getppid", p, nil)
 		return err
 	}},
+	"kprobe": {true, func(m *ebpf.Map) error {
+		p, err := newCounter(ebpf.Kprobe, m)
+		if err != nil {
+			return err
+		}
+		_, err = link.Kprobe("sys_getppid", p, nil)
+		return err
+	}},
+	"kretprobe": {true, func(m *ebpf.Map) error {
+		p, err := newCounter(ebpf.Kprobe, m)
+		if err != nil {
+			return err
+		}
+		_, err = link.Kretprobe("sys_getppid", p, nil)
+		return err
+	}},
+	"kprobe_multi": {true, func(m *ebpf.Map) error {
+		s := counter(ebpf.Kprobe, m)
+		s.AttachType = ebpf.AttachTraceKprobeMulti
+		p, err := ebpf.NewProgram(s)
+		if err != nil {
+			return err
+		}
+		_, err = link.KprobeMulti(p, link.KprobeMultiOptions{Symbols: []string{sysGetppid}})
+		return err
+	}},
+	"fentry":        {true, atFunction(ebpf.AttachTraceFEntry)},
+	"fexit":         {true, atFunction(ebpf.AttachTraceFExit)},
+	"modify_return": {true, atFunction(ebpf.AttachModifyReturn)},
 	"tail_call": {true, func(m *ebpf.Map) error {
 		called, err := newCounter(ebpf.RawTracepoint, m, ofGetppid(8)...)
 		if err != nil {
@@ -280,6 +331,13 @@ func TestScope(t *testing.T) {
 	policies := map[string]string{"scoped": policyFile(t, scoped), "trusted": "trusted"}
 	for name, tracer := range tracers {
 		t.Run(name, func(t *testing.T) {
+			if slices.Contains(lacking, name) {
+				natively := probe("scope", name)
+				natively.Stdin = strings.NewReader("enough\n")
+				if out, err := natively.CombinedOutput(); !bytes.HasPrefix(out, []byte("attached")) {
+					t.Skipf("this kernel doesn't have it: %v: %s", err, out)
+				}
+			}
 			foreign := start(t, probe("busy"))
 			foreign.expect("ready")
 			for policy, flag := range policies {

@@ -7,7 +7,7 @@
 # It fails where another test fails than those that hack/kernel-differences.txt explains.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-tests=${1:-^Test(Differential|Targets|NativeTargets|Racing|Filters|Denied|Loader|WorkerKilled|DaemonKilled|Upgrade|LinksOf|NextIDShort|CreatedByUID|CgroupIterator)}
+tests=${1:-^Test(Differential|Targets|NativeTargets|Racing|Filters|Denied|Loader|WorkerKilled|DaemonKilled|Upgrade|LinksOf|NextIDShort|CreatedByUID|CgroupIterator|Scope$|PIDs$|PIDsTransparent)}
 
 bash hack/deps.sh kernel
 mkdir -p build/kernel
