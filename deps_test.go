@@ -53,9 +53,12 @@ var mayImport = map[string][]string{
 	"broker":       {"abi", "audit", "facts", "guard", "helper", "inspect", "internal/arena", "internal/sys", "ledger", "loader", "notify", "perform", "policy", "reply", "request", "workload"},
 	"worker":       {"abi", "audit", "broker", "btfnames", "confine", "helper", "internal/poller", "internal/sys", "ledger", "policy", "request", "workload"},
 	"daemon":       {"abi", "audit", "btfnames", "facts", "guard", "helper", "internal/poller", "internal/sys", "ledger", "perform", "policy", "request", "tracing", "worker", "workload"},
-	"launch":       {"internal/sys", "tracing"},
+	"cgroups":      {"internal/sys"},
+	"launch":       {"cgroups", "internal/sys", "tracing"},
 	"tracing":      {"internal/sys"},
 	"control":      {"internal/sys", "policy"},
+	"oci":          {"internal/sys"},
+	"serve":        {"cgroups", "control", "daemon", "facts", "internal/sys", "oci", "policy", "worker", "workload"},
 	"confine":      {"filter"},
 
 	"cmd/bpfbroker": {"…"},
@@ -67,13 +70,14 @@ var onlyIn = map[string][]string{
 	// of their own.
 	"unsafe":             {"internal/sys"},
 	"golang.org/x/sys/…": {"internal/sys", "hack/…", "bench/…"},
-	"syscall":            {"internal/sys", "internal/poller", "launch", "tracing", "daemon", "control", "audit", "hack/…", "bench/…", "demo/…"}, // signals, exit statuses, locks of files
+	"syscall":            {"internal/sys", "internal/poller", "launch", "cgroups", "cmd/…", "tracing", "daemon", "control", "audit", "hack/…", "bench/…", "demo/…"}, // signals, exit statuses, locks of files
 
-	"github.com/cilium/ebpf/…": {"audit", "digest/object", "hack/…", "demo/…"},
-	"cel.dev/…":                {"policy/load"},
-	"go.yaml.in/…":             {"policy/load"},
-	"github.com/spf13/…":       {"cmd/…"},
-	"github.com/coreos/…":      {"audit"},
+	"github.com/cilium/ebpf/…":    {"audit", "digest/object", "hack/…", "demo/…"},
+	"cel.dev/…":                   {"policy/load"},
+	"go.yaml.in/…":                {"policy/load"},
+	"github.com/spf13/…":          {"cmd/…"},
+	"github.com/coreos/…":         {"audit", "cmd/…"},
+	"github.com/opencontainers/…": {"oci"},
 
 	// So that no process which a workload could reach parses YAML or CEL.
 	module + "/policy/load": {"cmd/…"},

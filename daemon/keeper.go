@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/bpfbroker/bpfbroker/audit"
+	"github.com/bpfbroker/bpfbroker/facts"
 	"github.com/bpfbroker/bpfbroker/guard"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
 	"github.com/bpfbroker/bpfbroker/ledger"
@@ -23,9 +24,10 @@ type Workload struct {
 	ID       string
 	Kind     worker.Kind // "": the best that the kernel has
 	Policy   policy.Policy
-	IDs      *guard.IDs // its namespaces
-	Memory   string     // MemoryWorkload or MemoryBroker
-	Listener *os.File   // the workload's seccomp listener
+	IDs      *guard.IDs      // its namespaces
+	Who      *facts.Workload // what else is known of it; nil: it is the caller's own
+	Memory   string          // MemoryWorkload or MemoryBroker
+	Listener *os.File        // the workload's seccomp listener
 	UserNS   *os.File
 	NetNS    *os.File
 	Cgroup   *os.File // directory of the worker's cgroup (v2)
@@ -93,12 +95,12 @@ func Keep(w Workload) (*Keeper, error) {
 		ready: make(chan error, 1), ended: make(chan error, 1),
 		loaders: w.Policy.Ceiling().Loaders(), fresh: true,
 	}
-	if w.IDs != nil {
-		ids, err := json.Marshal(w.IDs)
+	for flag, v := range map[string]any{"--ids=": w.IDs, "--who=": w.Who} { // nil is null
+		b, err := json.Marshal(v)
 		if err != nil {
 			return nil, err
 		}
-		k.args = append(k.args, "--ids="+string(ids))
+		k.args = append(k.args, flag+string(b))
 	}
 	if k.ledger, err = ledger.Open(int(book.Fd())); err != nil {
 		return nil, err

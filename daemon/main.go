@@ -22,7 +22,7 @@ const storeFD = 3
 type Options struct {
 	ID, Kind, Policy, Memory, FDs string
 	Audit, AuditPrograms          string // as in Workload
-	IDs                           string // JSON
+	IDs, Who                      string // likewise, JSON
 	// Fresh: the daemon is the first with this policy. A worker that another one has left is
 	// ended, not gone on with.
 	Fresh bool
@@ -83,8 +83,8 @@ func serve(o Options, st store) error {
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal([]byte(o.IDs), &s.known.IDs); o.IDs != "" && err != nil {
-		return fmt.Errorf("the workload's ids: %w", err)
+	if err := s.told(o); err != nil {
+		return err
 	}
 	if o.Audit != "" {
 		if err := s.startAudit(o.Audit, o.AuditPrograms); err != nil {

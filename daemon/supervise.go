@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -144,6 +145,24 @@ func (s *supervisor) know(userNS uint64) *workload.Known {
 		}
 	}
 	return k
+}
+
+// told adds what the daemon was told of the workload.
+func (s *supervisor) told(o Options) error {
+	var who *facts.Workload
+	for text, to := range map[string]any{o.IDs: &s.known.IDs, o.Who: &who} {
+		if text == "" { // by a keeper of another version
+			continue
+		}
+		if err := json.Unmarshal([]byte(text), to); err != nil {
+			return fmt.Errorf("what is told of the workload: %w", err)
+		}
+	}
+	if who != nil {
+		w := &s.known.Workload
+		w.UID, w.GID, w.Container, w.Labels, w.Annotations = who.UID, who.GID, who.Container, who.Labels, who.Annotations
+	}
+	return nil
 }
 
 // run serves the workload until it has ended. ready is called once its calls are

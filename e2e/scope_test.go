@@ -141,9 +141,15 @@ var sysGetppid = map[string]string{"amd64": "__x64_sys_getppid", "arm64": "__arm
 // atFunction attaches a program of type tracing to it.
 func atFunction(how ebpf.AttachType) func(m *ebpf.Map) error {
 	return func(m *ebpf.Map) error {
-		s := counter(ebpf.Tracing, m)
-		s.AttachType, s.AttachTo = how, sysGetppid
-		p, err := ebpf.NewProgram(s)
+		var p *ebpf.Program
+		var err error
+		for _, name := range []string{sysGetppid, "__do_sys_getppid"} { // of one function, of which BTF has one name
+			s := counter(ebpf.Tracing, m)
+			s.AttachType, s.AttachTo = how, name
+			if p, err = ebpf.NewProgram(s); err == nil {
+				break
+			}
+		}
 		if err != nil {
 			return err
 		}

@@ -7,7 +7,7 @@
 # It fails where another test fails than those that hack/kernel-differences.txt explains.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-tests=${1:-^Test(Differential|Targets|NativeTargets|Racing|Filters|Denied|Loader|WorkerKilled|DaemonKilled|Upgrade|LinksOf|NextIDShort|CreatedByUID|CgroupIterator|Scope$|PIDs$|PIDsTransparent)}
+tests=${1:-^Test(Differential|Targets|NativeTargets|Racing|Filters|Denied|Loader|WorkerKilled|DaemonKilled|Upgrade|LinksOf|NextIDShort|CreatedByUID|CgroupIterator|Scope$|ScopeTestdata|PIDs$|PIDsTransparent)}
 
 bash hack/deps.sh kernel
 mkdir -p build/kernel
@@ -45,6 +45,8 @@ $b mount -t tmpfs tmpfs /root/dev/shm
 $b mount -t tmpfs tmpfs /root/tmp
 $b mount -t tmpfs -o mode=755 tmpfs /root/run
 $b mount -t cgroup2 cgroup2 /root/sys/fs/cgroup
+# As systemd does. Until the root has passed on some controller, cgroups have no perf events.
+echo "+pids +memory" >/root/sys/fs/cgroup/cgroup.subtree_control
 $b mount -t bpf bpf /root/sys/fs/bpf
 $b mount -t tracefs tracefs /root/sys/kernel/tracing
 $b ip link set lo up

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bpfbroker/bpfbroker/cgroups"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
 )
 
@@ -162,11 +163,11 @@ func TestSharedStream(t *testing.T) {
 	}
 	syscall.Kill(guardian, syscall.SIGKILL)
 	a.Process.Kill()
-	parent, err := callerCgroup()
+	parent, err := cgroups.Open(cgroups.Self)
 	if err != nil {
 		t.Fatal(err)
 	}
-	legacy, err := callerCgroupsV1()
+	legacy, err := cgroups.OpenCounted(cgroups.Self)
 	if err != nil {
 		t.Fatal(err)
 	}

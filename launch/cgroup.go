@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/bpfbroker/bpfbroker/cgroups"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
 )
 
@@ -40,72 +41,6 @@ type cgroup struct {
 // file systems are mounted later.
 func (c *cgroup) path(elem ...string) string {
 	return filepath.Join(append([]string{fmt.Sprintf("/proc/self/fd/%d", c.parent.Fd()), c.name}, elem...)...)
-}
-
-// callerCgroup opens the caller's cgroup v2 directory.
-func callerCgroup() (*os.File, error) {
-	all, err := callerCgroups()
-	if err != nil {
-		return nil, err
-	}
-	own, ok := all[""]
-	if !ok {
-		return nil, errors.New("own cgroup: this kernel has no cgroup v2")
-	}
-	mounts, err := sys.Mounts()
-	if err != nil {
-		return nil, err
-	}
-	if f := openCgroup(own, mounts, func(m sys.MountLine) bool { return m.Type == "cgroup2" }); f != nil {
-		return f, nil
-	}
-	fd, err := sys.MountCgroup2()
-	if err != nil {
-		return nil, fmt.Errorf("cgroup v2 is mounted nowhere, and can't be: %w", err)
-	}
-	defer sys.Close(fd)
-	return os.Open(filepath.Join(fmt.Sprintf("/proc/self/fd/%d", fd), own))
-}
-
-// callerCgroups are the caller's paths in all hierarchies, by their controllers
-// (cgroups(7)), as "cpu,cpuacct"; "" is v2's.
-func callerCgroups() (map[string]string, error) {
-	b, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		return nil, fmt.Errorf("own cgroup: %w", err)
-	}
-	all := map[string]string{}
-	for line := range strings.Lines(string(b)) {
-		f := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
-		if len(f) != 3 {
-			return nil, fmt.Errorf("own cgroup: unexpected line %q", line)
-		}
-		all[f[1]] = strings.TrimSuffix(f[2], " (deleted)")
-	}
-	return all, nil
-}
-
-// openCgroup opens a cgroup's directory below a mount of its hierarchy; nil: there is
-// none that shows it.
-func openCgroup(path string, mounts []sys.MountLine, of func(sys.MountLine) bool) *os.File {
-	for _, m := range mounts {
-		if !of(m) {
-			continue
-		}
-		rel, err := filepath.Rel(m.Root, path)
-		if err != nil || rel == ".." || strings.HasPrefix(rel, "../") {
-			continue // shows another part of the hierarchy
-		}
-		f, err := os.Open(filepath.Join(m.Point, rel))
-		if err != nil {
-			continue
-		}
-		if cgroups, err := sys.InHiddenFS(below(f, ".")); err == nil && cgroups {
-			return f
-		}
-		f.Close() // something else is mounted there
-	}
-	return nil
 }
 
 // make makes the top cgroup.
@@ -255,7 +190,7 @@ func (c *cgroup) removeTree() error {
 		if err := move(".."); err != nil {
 			return err
 		}
-		if err := removeEmpty(below(at, l.name)); err != nil {
+		if err := cgroups.Remove(below(at, l.name)); err != nil {
 			return err
 		}
 		if way = way[:len(way)-1]; len(way) == 0 {
@@ -276,16 +211,4 @@ func subdirectories(dir *os.File) (names []string, err error) {
 		}
 	}
 	return names, err
-}
-
-// removeEmpty removes a cgroup without cgroups below, whose processes have ended.
-func removeEmpty(path string) error {
-	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
-		err := syscall.Rmdir(path)
-		// EBUSY: the last process is gone from cgroup.events a little before it
-		// leaves the cgroup, and nothing tells when it has.
-		if err != syscall.EBUSY || time.Now().After(end) {
-			return err
-		}
-	}
 }

@@ -3,9 +3,8 @@ package launch
 import (
 	"fmt"
 	"os"
-	"slices"
-	"strings"
 
+	"github.com/bpfbroker/bpfbroker/cgroups"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
 )
 
@@ -17,12 +16,11 @@ import (
 // it stays where the workload is: a new cgroup of cpuset has no processors, one of blkio
 // isn't bound by those above, one of cpu may refuse real-time threads, and the rest counts
 // nothing.
-var countedV1 = []string{"memory", "pids", "hugetlb", "rdma", "misc"}
 
 // workerCgroupsV1 has the guardian make the worker's cgroups. Where that isn't permitted,
 // as in a hierarchy that is mounted read-only, the worker stays in the caller's.
 func (w *Workload) workerCgroupsV1(name string) error {
-	parents, err := callerCgroupsV1()
+	parents, err := cgroups.OpenCounted(cgroups.Self)
 	if err != nil {
 		return err
 	}
@@ -62,31 +60,4 @@ func (w *Workload) workerCgroupV1(c *cgroup) error {
 	}
 	w.tasks = append(w.tasks, tasks)
 	return nil
-}
-
-// callerCgroupsV1 opens the directories of the caller's cgroups in those hierarchies that
-// are mounted.
-func callerCgroupsV1() (dirs []*os.File, err error) {
-	all, err := callerCgroups()
-	if err != nil {
-		return nil, err
-	}
-	mounts, err := sys.Mounts()
-	if err != nil {
-		return nil, err
-	}
-	for controllers, path := range all {
-		list := strings.Split(controllers, ",")
-		if slices.ContainsFunc(list, func(c string) bool { return !slices.Contains(countedV1, c) }) {
-			continue
-		}
-		dir := openCgroup(path, mounts, func(m sys.MountLine) bool {
-			options := strings.Split(m.Options, ",")
-			return m.Type == "cgroup" && !slices.ContainsFunc(list, func(c string) bool { return !slices.Contains(options, c) })
-		})
-		if dir != nil {
-			dirs = append(dirs, dir)
-		}
-	}
-	return dirs, nil
 }

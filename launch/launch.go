@@ -34,6 +34,7 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/bpfbroker/bpfbroker/cgroups"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
 	"github.com/bpfbroker/bpfbroker/tracing"
 )
@@ -235,7 +236,7 @@ func physicalDir(dir string) (string, error) {
 }
 
 func (w *Workload) makeCgroup(id string) error {
-	parent, err := callerCgroup()
+	parent, err := cgroups.Open(cgroups.Self)
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/bpfbroker/bpfbroker/cgroups"
 )
 
 // runner is `run` without a broker (testdata/runner). It is built, as go test
@@ -59,7 +61,7 @@ var prefix = fmt.Sprintf("bpfbroker-t%d-", os.Getpid())
 
 // leftovers are the cgroups of workloads that these tests made.
 func leftovers(id string) []string {
-	parent, err := callerCgroup()
+	parent, err := cgroups.Open(cgroups.Self)
 	if err != nil {
 		panic(err)
 	}

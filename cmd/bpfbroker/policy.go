@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/bpfbroker/bpfbroker/cgroups"
 	"github.com/bpfbroker/bpfbroker/policy"
 	"github.com/bpfbroker/bpfbroker/policy/load"
 )
@@ -130,15 +131,11 @@ func who() (*policy.Who, error) {
 			}
 		}
 	}
-	b, err := os.ReadFile("/proc/self/cgroup")
+	paths, err := cgroups.Paths(cgroups.Self)
 	if err != nil {
 		return nil, err
 	}
-	for l := range strings.Lines(string(b)) {
-		if path, v2 := strings.CutPrefix(strings.TrimSuffix(l, "\n"), "0::"); v2 {
-			w.Cgroup = path
-		}
-	}
+	w.Cgroup = paths[""]
 	return w, nil
 }
 

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -14,21 +13,16 @@ import (
 	"github.com/bpfbroker/bpfbroker/daemon"
 	"github.com/bpfbroker/bpfbroker/launch"
 	"github.com/bpfbroker/bpfbroker/policy"
+	"github.com/bpfbroker/bpfbroker/serve"
 )
 
 // running is a workload of run's, as it is reached from outside.
-type running struct {
-	status control.Status
-	w      *launch.Workload
-	k      *daemon.Keeper
-	mu     sync.Mutex // of the policy
-	policy policy.Policy
-}
+type running struct{ *serve.Running }
 
 // reachable lets the workload be controlled, until stop. Where there can be no socket,
 // as where /run isn't writable, that is said, and the workload runs.
 func (o *runOptions) reachable(cfg launch.Config, w *launch.Workload, k *daemon.Keeper) (stop func(), err error) {
-	r := &running{w: w, k: k, policy: o.decides, status: control.Status{ID: cfg.ID, PID: os.Getpid(), Command: cfg.Args, Began: time.Now()}}
+	r := &running{serve.NewRunning(control.Status{ID: cfg.ID, PID: os.Getpid(), Command: cfg.Args, Began: time.Now()}, k, o.decides, w.Kill)}
 	stop = func() {}
 	if s, err := control.Serve(control.Dir, cfg.ID, r); err != nil {
 		fmt.Fprintf(os.Stderr, "bpfbroker: workload %s can't be controlled while it runs: %v\n", cfg.ID, err)
@@ -42,61 +36,6 @@ func (o *runOptions) reachable(cfg launch.Config, w *launch.Workload, k *daemon.
 		}
 	}
 	return stop, nil
-}
-
-// Status implements control.Workload.
-func (r *running) Status() control.Status {
-	s := r.status
-	r.mu.Lock()
-	s.Policy = r.policy.Name()
-	r.mu.Unlock()
-	sum := r.k.Summary()
-	s.Served = sum.Served
-	for _, d := range sum.Denied {
-		s.Denied += uint64(d.Count)
-	}
-	return s
-}
-
-// Apply implements control.Workload.
-func (r *running) Apply(p policy.Policy) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.apply(p)
-}
-
-// apply is Apply for who has the lock.
-func (r *running) apply(p policy.Policy) error {
-	if err := r.k.Replace(p); err != nil {
-		return err
-	}
-	r.policy = p
-	return nil
-}
-
-// Revoke implements control.Workload.
-func (r *running) Revoke(detach, kill bool) (done control.Revoked, err error) {
-	r.mu.Lock()
-	r.policy = policy.Revoked
-	err = r.k.Revoke()
-	r.mu.Unlock()
-	if err != nil && !kill {
-		return done, err
-	}
-	if kill { // what holds links ends first
-		if err := r.w.Kill(); err != nil {
-			return done, err
-		}
-		done.Killed = true
-	}
-	if detach {
-		w, err := r.k.Withdraw()
-		if err != nil && !kill { // which may have ended the workload
-			return done, err
-		}
-		done.Links, done.Attached, done.Left = w.Links, w.Attached, w.Left
-	}
-	return done, nil
 }
 
 // settle is how long a file must be left alone before it is read: editors write it in
@@ -147,19 +86,17 @@ func (r *running) watch(file string) error {
 
 // reload applies the policy in the file, and says what came of it.
 func (r *running) reload(file string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.policy == policy.Revoked {
-		fmt.Fprintf(os.Stderr, "bpfbroker: %s has changed, and isn't applied: the workload's rights were withdrawn\n", file)
-		return
-	}
-	p, err := findPolicy(file)
-	if err == nil {
-		err = r.apply(p)
-	}
-	if err != nil {
+	changed, err := r.Change(func(revoked bool) (policy.Policy, error) {
+		if revoked {
+			fmt.Fprintf(os.Stderr, "bpfbroker: %s has changed, and isn't applied: the workload's rights were withdrawn\n", file)
+			return nil, nil
+		}
+		return findPolicy(file)
+	})
+	switch {
+	case err != nil:
 		fmt.Fprintf(os.Stderr, "bpfbroker: %s has changed, and isn't applied; the policy before stays in force:\n%v\n", file, err)
-		return
+	case changed:
+		fmt.Fprintf(os.Stderr, "bpfbroker: %s has changed, and is in force\n", file)
 	}
-	fmt.Fprintf(os.Stderr, "bpfbroker: %s has changed, and is in force\n", file)
 }

@@ -164,3 +164,12 @@ func PerfEventID(fd int) uint64 {
 }
 
 const atFDCWD = ^uintptr(99) // AT_FDCWD, -100
+
+// IsListener says whether the file at fd is a listener of a seccomp filter
+// (kernel/seccomp.c, init_listener).
+func IsListener(fd int) bool {
+	var buf [64]byte
+	path := "/proc/thread-self/fd/" + strconv.Itoa(fd)
+	n, err := unix.Readlink(path, buf[:])
+	return err == nil && strings.HasPrefix(string(buf[:n]), "anon_inode:seccomp notify")
+}

@@ -84,6 +84,15 @@ func InUserNS(pid int, userNS uint64) bool {
 	return err == nil && atOrAbove(at, userNS)
 }
 
+// NamespaceOwner is the uid of who made a user namespace, in the caller's.
+func NamespaceOwner(ns int) (uint32, Errno) {
+	uid, err := unix.IoctlGetUint32(ns, unix.NS_GET_OWNER_UID)
+	if err != nil {
+		return 0, err.(unix.Errno)
+	}
+	return uid, 0
+}
+
 // OwnedBelow says whether the namespace at ns belongs to the user namespace whose
 // inode is given, or to one below it.
 func OwnedBelow(ns int, userNS uint64) bool {

@@ -1,0 +1,172 @@
+// Package serve is the daemon for containers: their runtimes send it the listeners of their
+// seccomp filters, and each is served by a keeper of its own (package daemon).
+package serve
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/bpfbroker/bpfbroker/control"
+	"github.com/bpfbroker/bpfbroker/daemon"
+	"github.com/bpfbroker/bpfbroker/oci"
+	"github.com/bpfbroker/bpfbroker/policy"
+	"github.com/bpfbroker/bpfbroker/worker"
+	"github.com/bpfbroker/bpfbroker/workload"
+)
+
+// Config says how to serve.
+type Config struct {
+	StateDir string // for the sockets; it is made, for root alone
+	// Choose returns the policy for a container.
+	Choose               func(*policy.Who) (policy.Policy, error)
+	Kind                 worker.Kind // "": the best that the kernel has
+	Audit, AuditPrograms string      // as in daemon.Workload
+	Log                  *slog.Logger
+}
+
+// OCISocket is the socket for OCI runtimes in the state directory: listenerPath in their
+// seccomp profiles.
+const OCISocket = "oci.sock"
+
+// maxConnections is how many runtimes may be heard at once; others wait.
+const maxConnections = 64
+
+// Server takes listeners.
+type Server struct {
+	cfg     Config
+	l       *net.UnixListener
+	room    chan struct{}
+	serving sync.WaitGroup
+}
+
+// Listen makes the socket. Who connects must be root: the directory sees to that.
+func Listen(cfg Config) (*Server, error) {
+	if err := os.MkdirAll(filepath.Dir(cfg.StateDir), 0o755); err != nil {
+		return nil, err
+	}
+	if err := os.Mkdir(cfg.StateDir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
+	path := filepath.Join(cfg.StateDir, OCISocket)
+	if c, err := net.Dial("unix", path); err == nil {
+		c.Close()
+		return nil, fmt.Errorf("%q is in use: another bpfbroker serves there; give another --state-dir", path)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) { // its server was killed
+		return nil, err
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return &Server{cfg: cfg, l: l, room: make(chan struct{}, maxConnections)}, nil
+}
+
+// Serve takes listeners until Close.
+func (s *Server) Serve() error {
+	for {
+		c, err := s.l.AcceptUnix()
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			s.cfg.Log.Error("no connection is taken", "error", err)
+			time.Sleep(time.Second / 10) // too many open files; perhaps not for long
+			continue
+		}
+		s.room <- struct{}{}
+		go func() {
+			defer func() { <-s.room }()
+			s.connection(c)
+		}()
+	}
+}
+
+// Close ends it. What is served by then ends with the process.
+func (s *Server) Close() error { return s.l.Close() }
+
+// connection takes one listener.
+func (s *Server) connection(c *net.UnixConn) {
+	f, err := c.File()
+	c.Close()
+	if err != nil {
+		s.cfg.Log.Error("no listener is taken", "error", err)
+		return
+	}
+	p, err := oci.Receive(int(f.Fd()))
+	f.Close()
+	if err != nil {
+		s.cfg.Log.Error("no listener is taken", "error", err)
+		return
+	}
+	defer p.Listener.Close() // whoever serves has one of its own
+	log := s.cfg.Log.With("container", p.State.ID, "pid", p.Pid)
+	if err := s.adopt(p, log); err != nil {
+		// Without a listener that anybody has open, its calls fail with ENOSYS.
+		log.Error("container isn't served: its bpf() calls fail with ENOSYS", "error", err)
+	}
+}
+
+// adopt serves a container's process, and what it starts.
+func (s *Server) adopt(p *oci.Process, log *slog.Logger) error {
+	c, err := open(p)
+	if err != nil {
+		return err
+	}
+	pol, err := s.cfg.Choose(&c.who)
+	if err != nil {
+		c.close()
+		return err
+	}
+	k, err := daemon.Keep(daemon.Workload{
+		ID: c.facts.ID, Kind: s.cfg.Kind, Policy: pol, IDs: workload.IDsOf(p.Pid), Who: &c.facts, Memory: daemon.MemoryWorkload,
+		Audit: s.cfg.Audit, AuditPrograms: s.cfg.AuditPrograms,
+		Listener: p.Listener, UserNS: c.userNS, NetNS: c.netNS, Cgroup: c.worker, Own: c.own, Tasks: c.tasks,
+	})
+	if err != nil {
+		c.close()
+		return err
+	}
+	r := NewRunning(control.Status{ID: c.facts.ID, PID: os.Getpid(), Command: c.command, Began: time.Now()}, k, pol, c.kill)
+	reach, err := control.Serve(control.Dir, c.facts.ID, r)
+	if err != nil {
+		log.Warn("workload can't be controlled while it runs", "error", err)
+	}
+	log.Info("serving", "workload", c.facts.ID, "policy", pol.Name())
+	s.serving.Go(func() {
+		err := <-k.Ended()
+		if reach != nil {
+			_ = reach.Close()
+		}
+		c.close()
+		sum := k.Summary()
+		for _, fault := range sum.Faults {
+			log.Warn(fault)
+		}
+		if err != nil {
+			log.Error("not served to its end", "error", err)
+		}
+		log.Info("ended", "workload", c.facts.ID, "served", sum.Served)
+	})
+	return nil
+}
+
+// suffix tells the processes of a container apart, each of which has a listener.
+func suffix() string {
+	var b [4]byte
+	rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
