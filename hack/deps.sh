@@ -8,6 +8,7 @@ packages=(
 	clang llvm         # the demo's BPF programs
 	libbpf-dev bpftool # … their loaders; real tools for the tests
 	gcc libc6-dev      # bench, cgo for the race detector
+	runc crun podman   # container runtimes
 	bpftrace           # tracepoints by name, symbols
 	iproute2           # ip: veth, XDP
 	strace             # tests compare traces

@@ -57,7 +57,7 @@ func Receive(sock int) (*Process, error) {
 		return nil, fmt.Errorf("a state that names %d fds, with %d", len(p.Fds), len(fds))
 	case i < 0:
 		return nil, fmt.Errorf("a state without an fd called %q: it has %q", specs.SeccompFdName, p.Fds)
-	case p.Pid <= 0:
+	case p.Pid < 0:
 		return nil, fmt.Errorf("a state of process %d", p.Pid)
 	case p.State.ID == "":
 		return nil, errors.New("a state of a container without an id")

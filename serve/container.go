@@ -36,6 +36,9 @@ const initialUserNS = 0xeffffffd
 // open finds out who it is, and makes room for its worker.
 func open(p *oci.Process) (c *container, err error) {
 	c = &container{}
+	if p.Pid <= 0 {
+		return c, errors.New("its runtime doesn't say which process it is, nor is the container known")
+	}
 	defer func() {
 		if err != nil {
 			c.close()
@@ -147,6 +150,8 @@ func (c *container) close() {
 	}
 	for _, dir := range c.made {
 		_ = cgroups.Remove(dir)
+		// The runtime may have given up meanwhile to remove the container's, as ours was in it.
+		_ = os.Remove(filepath.Dir(dir))
 	}
 }
 

@@ -46,6 +46,9 @@ type Server struct {
 	l       *net.UnixListener
 	room    chan struct{}
 	serving sync.WaitGroup
+
+	mu    sync.Mutex
+	first map[string]int // process ids of containers that are served, by their ids
 }
 
 // Listen makes the socket. Who connects must be root: the directory sees to that.
@@ -72,7 +75,7 @@ func Listen(cfg Config) (*Server, error) {
 		l.Close()
 		return nil, err
 	}
-	return &Server{cfg: cfg, l: l, room: make(chan struct{}, maxConnections)}, nil
+	return &Server{cfg: cfg, l: l, room: make(chan struct{}, maxConnections), first: map[string]int{}}, nil
 }
 
 // Serve takes listeners until Close.
@@ -113,6 +116,11 @@ func (s *Server) connection(c *net.UnixConn) {
 		return
 	}
 	defer p.Listener.Close() // whoever serves has one of its own
+	if p.Pid <= 0 { // crun 1.8 doesn't say it of what it executes in a container
+		s.mu.Lock()
+		p.Pid = s.first[p.State.ID]
+		s.mu.Unlock()
+	}
 	log := s.cfg.Log.With("container", p.State.ID, "pid", p.Pid)
 	if err := s.adopt(p, log); err != nil {
 		// Without a listener that anybody has open, its calls fail with ENOSYS.
@@ -145,9 +153,20 @@ func (s *Server) adopt(p *oci.Process, log *slog.Logger) error {
 	if err != nil {
 		log.Warn("workload can't be controlled while it runs", "error", err)
 	}
+	s.mu.Lock()
+	_, known := s.first[p.State.ID]
+	if !known {
+		s.first[p.State.ID] = p.Pid
+	}
+	s.mu.Unlock()
 	log.Info("serving", "workload", c.facts.ID, "policy", pol.Name())
 	s.serving.Go(func() {
 		err := <-k.Ended()
+		if !known {
+			s.mu.Lock()
+			delete(s.first, p.State.ID)
+			s.mu.Unlock()
+		}
 		if reach != nil {
 			_ = reach.Close()
 		}
