@@ -68,8 +68,16 @@ func BenchmarkGuard(b *testing.B) {
 	nothing := program(insn(0xb7, 0, 0, 0, 0), insn(0x95, 0, 0, 0, 0))
 	counts := program(insn(0x62, 10, 0, -4, 0), insn(0xbf, 2, 10, 0, 0), insn(0x07, 2, 0, 0, -4), insn(0x18, 1, 1, 0, int32(m)), insn(0, 0, 0, 0, 0),
 		insn(0x85, 0, 0, 0, 1), insn(0x15, 0, 0, 2, 0), insn(0xb7, 1, 0, 0, 1), insn(0xdb, 0, 1, 0, 0), nothing)
-	guarded := func(s Scope) []byte {
-		g, err := of(s, &Program{Insns: counts}, 0)
+	// What tools do: count by process, in a hash map.
+	h := bpf(b, abi.MapCreate, map[string]uint64{"map_type": 1, "key_size": 4, "value_size": 8, "max_entries": 1024})
+	defer sys.Close(h)
+	byPID := program(insn(0x85, 0, 0, 0, 14), insn(0x63, 10, 0, -4, 0), insn(0x7a, 10, 0, -16, 1),
+		insn(0xbf, 2, 10, 0, 0), insn(0x07, 2, 0, 0, -4), insn(0x18, 1, 1, 0, int32(h)), insn(0, 0, 0, 0, 0), insn(0x85, 0, 0, 0, 1), insn(0x15, 0, 0, 3, 0),
+		insn(0xb7, 1, 0, 0, 1), insn(0xdb, 0, 1, 0, 0), insn(0x05, 0, 0, 8, 0),
+		insn(0xbf, 2, 10, 0, 0), insn(0x07, 2, 0, 0, -4), insn(0xbf, 3, 10, 0, 0), insn(0x07, 3, 0, 0, -16), insn(0xb7, 4, 0, 0, 0),
+		insn(0x18, 1, 1, 0, int32(h)), insn(0, 0, 0, 0, 0), insn(0x85, 0, 0, 0, 2), nothing)
+	guarded := func(s Scope, insns []byte) []byte {
+		g, err := of(s, &Program{Insns: insns}, 0)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -78,7 +86,8 @@ func BenchmarkGuard(b *testing.B) {
 	for _, c := range []struct {
 		name  string
 		insns []byte
-	}{{"none", nil}, {"nothing", nothing}, {"unguarded", counts}, {"own", guarded(own)}, {"foreign", guarded(foreign)}} {
+	}{{"none", nil}, {"nothing", nothing}, {"unguarded", counts}, {"own", guarded(own, counts)}, {"foreign", guarded(foreign, counts)},
+		{"tool/unguarded", byPID}, {"tool/own", guarded(own, byPID)}, {"tool/foreign", guarded(foreign, byPID)}} {
 		b.Run(c.name, func(b *testing.B) {
 			if c.insns != nil {
 				license, point := []byte("GPL\x00"), []byte("sys_enter\x00")
