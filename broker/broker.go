@@ -61,6 +61,7 @@ type Broker struct {
 	loaders chan struct{} // one for each loader that runs
 	shared  sys.Timer     // the pool's timer, by its number in the process's fd table
 	pool    pool
+	again   *calls        // nil: once received, calls aren't interrupted
 	first   *ledger.Slot  // of the first thread, from Start on; nil: there was none for it
 	begin   chan struct{} // closed: calls may be received
 	gone    chan struct{}
@@ -74,6 +75,9 @@ func New(cfg Config) (*Broker, error) {
 		return nil, err
 	}
 	b := &Broker{cfg: cfg, budget: arena.NewBudget(memory), loaders: make(chan struct{}, maxLoaders), shared: timer, begin: make(chan struct{}), gone: make(chan struct{})}
+	if cfg.Known.Interrupted {
+		b.again = newCalls()
+	}
 	b.pool.grow = func(s *ledger.Slot) { go b.serve(s, false, nil) }
 	b.pool.procs, b.pool.turnLasts, b.pool.linger = runtime.NumCPU(), turnLasts, linger
 	return b, nil
@@ -143,6 +147,9 @@ type thread struct {
 	performer *perform.Performer
 	host      *helper.Client
 
+	ongoing *ongoing // the call, if it may be made again
+	last    *repeat  // as it was made last; nil: it wasn't made again
+
 	claim workload.Held // room that is taken for what the call makes; Kind 0: none
 
 	newPerformer func(*arena.Arena) *perform.Performer // for calls within one
@@ -165,6 +172,9 @@ func (b *Broker) newThread() (*thread, error) {
 	host := b.channel.NewClient(&t.channelFD, b.cfg.Ledger.Bell())
 	if t.target, err = workload.NewTarget(own, &t.listener, b.cfg.Known, host); err != nil {
 		return nil, err
+	}
+	if b.again != nil {
+		t.target.Again = t.comesAgain
 	}
 	t.host = host
 	if h := b.cfg.Holdings; h != nil {
@@ -378,6 +388,11 @@ func (t *thread) handle(n *notify.Notification, redo *perform.Redo) {
 		return
 	}
 
+	if t.interrupted(n, q) {
+		t.drop()
+		return
+	}
+	defer t.finished(n.TID)
 	f := t.facts(q, n)
 	d := t.decide(q, f)
 	defer t.unclaimed()
@@ -392,7 +407,7 @@ func (t *thread) handle(n *notify.Notification, redo *perform.Redo) {
 	default:
 		e := t.deny(t.target, q, f, &d)
 		t.drop()
-		t.listener.Answer(n, 0, e)
+		t.tell(n, e)
 		return
 	}
 
@@ -404,6 +419,10 @@ func (t *thread) handle(n *notify.Notification, redo *perform.Redo) {
 	t.reached(stepPerformed)
 	if !q.Row.Effect { // those have no outputs
 		t.slot.Replying(reply.Inputs(q))
+	}
+	if t.again != nil {
+		t.conclude(n, q, r)
+		return
 	}
 	value, e, there := reply.Deliver(&t.listener, n, t.target, q, r, func() {
 		t.slot.Handing(t.target.Describe(r.FD, q.Row.Returns.FD, q.Row.Makes()))

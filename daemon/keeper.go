@@ -37,6 +37,8 @@ type Workload struct {
 	// sink; "": nowhere. AuditPrograms is a directory for the instructions of programs
 	// of which the policy wants them kept; "": they aren't.
 	Audit, AuditPrograms string
+	// Interrupted says that its filter isn't of ours, and lacks WAIT_KILLABLE_RECV.
+	Interrupted bool
 	// Tasks are the files "tasks" of the worker's cgroups of v1, if there are any.
 	Tasks []*os.File
 }
@@ -91,7 +93,7 @@ func Keep(w Workload) (*Keeper, error) {
 	}
 	defer holdings.Close()
 	k := &Keeper{
-		args:  []string{"bpfbroker", Arg, "--id=" + w.ID, "--kind=" + string(w.Kind), "--memory=" + w.Memory},
+		args:  []string{"bpfbroker", Arg, "--id=" + w.ID, "--kind=" + string(w.Kind), "--memory=" + w.Memory, fmt.Sprint("--interrupted=", w.Interrupted)},
 		ready: make(chan error, 1), ended: make(chan error, 1),
 		loaders: w.Policy.Ceiling().Loaders(), fresh: true,
 	}

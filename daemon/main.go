@@ -23,6 +23,7 @@ type Options struct {
 	ID, Kind, Policy, Memory, FDs string
 	Audit, AuditPrograms          string // as in Workload
 	IDs, Who                      string // likewise, JSON
+	Interrupted                   bool   // likewise
 	// Fresh: the daemon is the first with this policy. A worker that another one has left is
 	// ended, not gone on with.
 	Fresh bool

@@ -149,6 +149,7 @@ func (s *supervisor) know(userNS uint64) *workload.Known {
 
 // told adds what the daemon was told of the workload.
 func (s *supervisor) told(o Options) error {
+	s.known.Interrupted = o.Interrupted
 	var who *facts.Workload
 	for text, to := range map[string]any{o.IDs: &s.known.IDs, o.Who: &who} {
 		if text == "" { // by a keeper of another version

@@ -10,16 +10,22 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/bpfbroker/bpfbroker/abi"
 )
 
 // Containers of real runtimes, under `bpfbroker serve`: the same bundle for each, made of
@@ -159,7 +165,18 @@ func runtimeCommand(t *testing.T, runtime string, args ...string) *exec.Cmd {
 	t.Helper()
 	installed(t, "runc")
 	installed(t, "crun")
-	return exec.Command("unshare", append([]string{"--mount", "sh", "-ec", runtimes[runtime] + ` "$@"`, "sh"}, args...)...)
+	c := exec.Command("unshare", append([]string{"--mount", "sh", "-ec", runtimes[runtime] + ` "$@"`, "sh"}, args...)...)
+	// Pipes: crun gives the streams to the container's root, and the host's /dev/null would be one.
+	c.Stdin, c.Stderr = strings.NewReader(""), &bytes.Buffer{}
+	return c
+}
+
+// said runs a command, and returns all that it says.
+func said(c *exec.Cmd) (string, error) {
+	out := c.Stderr.(*bytes.Buffer)
+	c.Stdout = out
+	err := c.Run()
+	return out.String(), err
 }
 
 // run runs a container to its end, and returns what it printed.
@@ -167,13 +184,13 @@ func runContainer(t *testing.T, runtime, bundle string) (string, error) {
 	t.Helper()
 	id := filepath.Base(bundle)
 	c := runtimeCommand(t, runtime, "run", "--bundle", bundle, id)
-	var stdout, stderr bytes.Buffer
-	c.Stdout, c.Stderr = &stdout, &stderr
+	var stdout bytes.Buffer
+	c.Stdout = &stdout
 	err := c.Run()
 	if err != nil {
-		return stdout.String(), fmt.Errorf("%w: %s", err, stderr.String())
+		err = fmt.Errorf("%w: %v", err, c.Stderr)
 	}
-	return stdout.String(), nil
+	return stdout.String(), err
 }
 
 func init() {
@@ -209,9 +226,9 @@ func TestContainers(t *testing.T) {
 	needRoot(t)
 	s := startServe(t, "--policy", "observe")
 	n := 0
-	for runtime := range runtimes {
-		t.Run(runtime, func(t *testing.T) {
-			out, err := runContainer(t, runtime, s.bundle(t, nil, "container"))
+	for name := range runtimes {
+		t.Run(name, func(t *testing.T) {
+			out, err := runContainer(t, name, s.bundle(t, nil, "container"))
 			if err != nil || !strings.HasPrefix(out, containerSays) {
 				t.Errorf("%v: %s\n%s", err, out, s.log)
 			}
@@ -221,7 +238,7 @@ func TestContainers(t *testing.T) {
 			// Another process in a container that runs.
 			bundle := s.bundle(t, nil, "sleeper")
 			id := filepath.Base(bundle)
-			c := runtimeCommand(t, runtime, "run", "--bundle", bundle, id)
+			c := runtimeCommand(t, name, "run", "--bundle", bundle, id)
 			stdout, err := c.StdoutPipe()
 			if err != nil {
 				t.Fatal(err)
@@ -233,12 +250,12 @@ func TestContainers(t *testing.T) {
 			if _, err := io.ReadFull(stdout, b); err != nil {
 				t.Fatalf("%v: %q\n%s", err, b, s.log)
 			}
-			e := runtimeCommand(t, runtime, "exec", "--env", probeEnv+"=container", "--cap", "CAP_BPF", id, "/bin/probe")
-			said, err := e.CombinedOutput()
-			if err != nil || !strings.HasPrefix(string(said), containerSays) {
-				t.Errorf("exec: %v: %s\n%s", err, said, s.log)
+			e := runtimeCommand(t, name, "exec", "--env", probeEnv+"=container", "--cap", "CAP_BPF", id, "/bin/probe")
+			out, err = said(e)
+			if err != nil || !strings.HasPrefix(out, containerSays) {
+				t.Errorf("exec: %v: %s\n%s", err, out, s.log)
 			}
-			if out, err := runtimeCommand(t, runtime, "kill", id, "KILL").CombinedOutput(); err != nil {
+			if out, err := said(runtimeCommand(t, name, "kill", id, "KILL")); err != nil {
 				t.Errorf("kill: %v: %s", err, out)
 			}
 			_ = c.Wait() // it was killed
@@ -322,5 +339,145 @@ func TestContainersRefused(t *testing.T) {
 	}
 	if out, err := exec.Command(broker, "serve", "--state-dir", s.dir).CombinedOutput(); err == nil || !strings.Contains(string(out), "another bpfbroker serves there") {
 		t.Errorf("a second one: %v: %s", err, out)
+	}
+}
+
+func init() {
+	// Loads and attaches many programs while signals come, and says what is left of it.
+	probes["signalled"] = func() {
+		count, err := strconv.Atoi(os.Args[1])
+		if err != nil {
+			fail("%v", err)
+		}
+		runtime.LockOSThread()
+		var sent atomic.Int64
+		done := make(chan struct{})
+		go func(pid, tid int) {
+			runtime.LockOSThread()
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				_ = unix.Tgkill(pid, tid, unix.SIGURG)
+				sent.Add(1)
+				until := time.Now().Add(100 * time.Microsecond)
+				for time.Now().Before(until) {
+				}
+			}
+		}(os.Getpid(), unix.Gettid())
+		before, began := filesOpen(), time.Now()
+		for i := range count {
+			p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: "signalled", Type: ebpf.RawTracepoint, License: "GPL", Instructions: asm.Instructions{
+				asm.FnGetCurrentPidTgid.Call(), asm.Mov.Imm(asm.R0, int32(i)), asm.Return()}})
+			if err != nil {
+				fail("load %d: %+v", i, err)
+			}
+			l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: "sys_enter", Program: p})
+			if err != nil {
+				fail("attach %d: %v", i, err)
+			}
+			if err := errors.Join(l.Close(), p.Close()); err != nil {
+				fail("close %d: %v", i, err)
+			}
+		}
+		took := time.Since(began)
+		close(done)
+		links := 0
+		for a := new(attr); ; links++ {
+			if _, e := bpf(uint32(abi.LinkGetNextID), a, 12); e != 0 {
+				break
+			}
+			copy(a[:4], a[4:8])
+		}
+		fmt.Printf("files %d, links %d, signals a second: %v\n", filesOpen()-before, links, float64(sent.Load())/took.Seconds() > 1000)
+	}
+}
+
+// TestContainersSignalled: where signals interrupt calls, as runtimes' filters have it, each
+// is performed once nevertheless.
+func TestContainersSignalled(t *testing.T) {
+	needRoot(t)
+	n := count("BPFBROKER_SIGNALLED", 200)
+	for _, kind := range kinds(t) {
+		audit := filepath.Join(t.TempDir(), "audit")
+		s := startServe(t, "--policy", "observe", "--worker", kind, "--audit", audit)
+		out, err := runContainer(t, "runc", s.bundle(t, nil, "signalled", strconv.Itoa(n)))
+		if err != nil || out != "files 0, links 0, signals a second: true\n" {
+			t.Errorf("%s: %v: %s\n%s", kind, err, out, s.log)
+		}
+		s.log.wait(t, 1, "msg=ended")
+		calls := recordsOf(t, audit)
+		done := map[string]int{}
+		for _, command := range []string{"prog_load", "raw_tracepoint_open"} {
+			for _, e := range calls[command] {
+				if e.Outcome == "ok" && (command != "prog_load" || e.Facts.Prog.Name == "signalled") {
+					done[command]++
+				}
+			}
+		}
+		if done["prog_load"] != n || done["raw_tracepoint_open"] != n {
+			t.Errorf("%s: of %d programs and links were made %v", kind, n, done)
+		}
+	}
+}
+
+// TestPodman: as root, with Podman's own profile as the base; crun in it, too.
+func TestPodman(t *testing.T) {
+	needRoot(t)
+	installed(t, "podman")
+	s := startServe(t, "--policy", "observe")
+	profile := filepath.Join(bin, "podman-seccomp.json")
+	b, err := exec.Command(broker, "profile", "--listener", filepath.Join(s.dir, "oci.sock")).Output()
+	if err == nil {
+		err = os.WriteFile(profile, b, 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n, name := range []string{"runc", "crun"} {
+		t.Run(name, func(t *testing.T) {
+			root := filepath.Join(s.bundle(t, nil, ""), "rootfs")
+			for _, d := range []string{"etc", "run"} {
+				if err := errors.Join(os.Mkdir(filepath.Join(root, d), 0o755), os.Chown(filepath.Join(root, d), 100000, 100000)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			// A store of its own, below a directory with a short name: podman makes sockets there.
+			store, err := os.MkdirTemp("", "podman-")
+			if err != nil {
+				t.Fatal(err)
+			}
+			parent := filepath.Base(store) // of the container's cgroup, which podman leaves
+			t.Cleanup(func() {
+				dir := filepath.Join(cgroupMount(t), parent)
+				for range 1000 { // conmon takes a while to end
+					_ = os.Remove(filepath.Join(dir, "conmon"))
+					if err = os.Remove(dir); err == nil || os.IsNotExist(err) {
+						return
+					}
+					time.Sleep(10 * time.Millisecond)
+				}
+				t.Error(err)
+			})
+			args := []string{"podman", "--root", store + "/root", "--runroot", store + "/run", "--tmpdir", store + "/tmp", "--cgroup-manager", "cgroupfs", "--events-backend", "none", "--runtime", name,
+				"run", "--rm", "--cgroup-parent", "/" + parent, "--network", "none", "--pids-limit", "-1", "--uidmap", "0:100000:65536", "--cap-add", "SYS_ADMIN,BPF,PERFMON", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1000:1000",
+				"--security-opt", "seccomp=" + profile, "--env", probeEnv + "=container"}
+			for _, d := range []string{"usr", "lib", "lib64"} {
+				args = append(args, "-v", "/"+d+":/"+d+":ro")
+			}
+			args = append(args, "-v", bin+":/bin:ro", "--rootfs", root, "/bin/probe")
+			c := exec.Command("unshare", append([]string{"--mount", "sh", "-ec", unifiedCgroups + `exec "$@"`, "sh"}, args...)...)
+			c.Stdin, c.Stderr = strings.NewReader(""), &bytes.Buffer{}
+			out, err := said(c)
+			if err != nil || !strings.Contains(out, containerSays) {
+				t.Errorf("%v: %s\n%s", err, out, s.log)
+			}
+			s.log.wait(t, n+1, "msg=ended")
+			if err := os.RemoveAll(store); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }

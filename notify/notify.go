@@ -53,6 +53,13 @@ func (l *Listener) Install(n *Notification, fd int, cloexec bool) (int, sys.Errn
 	return sys.NotifAddFD(l.FD, n.Cookie, fd, cloexec)
 }
 
+// InstallAndAnswer does both in one step, in which the target can't be interrupted: it has
+// the fd's number, or there is no such fd.
+func (l *Listener) InstallAndAnswer(n *Notification, fd int, cloexec bool) sys.Errno {
+	_, e := sys.NotifAddFDSend(l.FD, n.Cookie, fd, cloexec)
+	return e
+}
+
 // Answer ends the call with a value, or with an error where e isn't 0. False:
 // the target is gone.
 func (l *Listener) Answer(n *Notification, value int, e sys.Errno) bool {

@@ -140,7 +140,7 @@ func (s *Server) adopt(p *oci.Process, log *slog.Logger) error {
 		return err
 	}
 	k, err := daemon.Keep(daemon.Workload{
-		ID: c.facts.ID, Kind: s.cfg.Kind, Policy: pol, IDs: workload.IDsOf(p.Pid), Who: &c.facts, Memory: daemon.MemoryWorkload,
+		ID: c.facts.ID, Kind: s.cfg.Kind, Policy: pol, IDs: workload.IDsOf(p.Pid), Who: &c.facts, Memory: daemon.MemoryWorkload, Interrupted: true,
 		Audit: s.cfg.Audit, AuditPrograms: s.cfg.AuditPrograms,
 		Listener: p.Listener, UserNS: c.userNS, NetNS: c.netNS, Cgroup: c.worker, Own: c.own, Tasks: c.tasks,
 	})

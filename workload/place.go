@@ -25,6 +25,9 @@ type Known struct {
 	Guard    guard.Scope    // that cgroup, for programs that are to run for its tasks alone
 	// IDs are its namespaces, for programs that ask who runs.
 	IDs *guard.IDs
+	// Interrupted says that signals interrupt its calls also when they were received: the
+	// filter lacks SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV.
+	Interrupted bool
 	// ReadOnly are the ids of the maps that are shared with it to be read alone.
 	ReadOnly []uint32
 	// Names are those of the kernel's types, and Tracepoints the kernel's: a worker maps
@@ -268,7 +271,7 @@ func (t *Target) Pinned(base int, path []byte, flags uint32) (abi.Object, int, s
 
 // ofThread makes sure that what was read by the thread's number is the target's.
 func ofThread[T any](t *Target, what string, v T, e sys.Errno) (T, error) {
-	if e == 0 && !t.listener.Waits(t.n) {
+	if e == 0 && !t.waits() {
 		e = sys.ESRCH
 	}
 	if e != 0 {

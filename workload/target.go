@@ -16,6 +16,9 @@ type Target struct {
 	thread   *sys.Thread
 	listener *notify.Listener
 	n        *notify.Notification
+	// Again waits for the call to be made again, where a signal has interrupted it, and
+	// returns it as it is then; nil: it isn't. A nil function: signals don't.
+	Again func() *notify.Notification
 
 	tid    int // the thread that pidfd is open on; it may be gone
 	pidfd  int
@@ -53,6 +56,22 @@ func (t *Target) Astray() bool { return t.astray }
 // At points the target at a notification.
 func (t *Target) At(n *notify.Notification) { t.n, t.opened = n, false }
 
+// waits says whether the target still waits in its call. While it does, its thread id
+// can't have gone to another.
+func (t *Target) waits() bool {
+	for !t.listener.Waits(t.n) {
+		if t.Again == nil {
+			return false
+		}
+		n := t.Again()
+		if n == nil {
+			return false
+		}
+		t.n = n
+	}
+	return true
+}
+
 // Done closes what was opened for the target but what Take took: see Drop.
 func (t *Target) Done() {
 	if t.path >= 0 {
@@ -87,7 +106,7 @@ func (t *Target) Write(addr uint64, p []byte) (int, sys.Errno) {
 		}
 		t.mem = &m
 		// The call may have taken long, and the id may be another's by now.
-		if !t.listener.Waits(t.n) {
+		if !t.waits() {
 			t.Done()
 			return 0, sys.ESRCH
 		}
@@ -133,7 +152,7 @@ func (t *Target) open() sys.Errno {
 		return gone(e)
 	}
 	// Opened by number: whose it is, is known only if the target still waits.
-	if !t.listener.Waits(t.n) {
+	if !t.waits() {
 		return sys.ESRCH
 	}
 	t.creds, t.opened = c, true
@@ -203,7 +222,7 @@ func (t *Target) Enter(n perform.Needs) sys.Errno {
 		t.root, t.as = true, true
 	}
 	// What was opened and read by number is the target's only if it still waits.
-	if (n.Root || n.Plain) && !t.listener.Waits(t.n) {
+	if (n.Root || n.Plain) && !t.waits() {
 		t.Leave()
 		return sys.ESRCH
 	}
@@ -277,7 +296,7 @@ func (t *Target) enterNS(kind sys.Namespace, in *uint64) sys.Errno {
 	}
 	defer sys.Close(ns)
 	// Before 6.11 it was opened by number.
-	if !t.listener.Waits(t.n) {
+	if !t.waits() {
 		return sys.ESRCH
 	}
 	inode, e := sys.Inode(ns)
@@ -315,7 +334,7 @@ func (t *Target) NetNS() (int, sys.Errno) {
 	if e != 0 {
 		return -1, gone(e)
 	}
-	if !t.listener.Waits(t.n) { // before 6.11 it was opened by number
+	if !t.waits() { // before 6.11 it was opened by number
 		sys.Close(ns)
 		return -1, sys.ESRCH
 	}

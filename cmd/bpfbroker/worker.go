@@ -49,6 +49,7 @@ func daemonCommand() *cobra.Command {
 	c.Flags().StringVar(&o.Audit, "audit", "", "where the audit log goes")
 	c.Flags().StringVar(&o.AuditPrograms, "audit-programs", "", "directory for the instructions of programs")
 	c.Flags().StringVar(&o.IDs, "ids", "", "the workload's namespaces, JSON")
+	c.Flags().BoolVar(&o.Interrupted, "interrupted", false, "signals interrupt its calls")
 	c.Flags().StringVar(&o.Who, "who", "", "what else is known of it, JSON")
 	c.Flags().BoolVar(&o.Fresh, "fresh", false, "end the worker that there is")
 	c.Flags().StringVar(&o.FDs, "fds", "", "the names of the inherited fds, JSON")

@@ -106,12 +106,20 @@ func NotifSend(listener int, id uint64, val int64, err Errno, cont bool) Errno {
 // answer the call: see docs/architecture.md, "Handing over an fd". Signals don't
 // disturb it: the wait is repeated, and the kernel gives the number only once.
 func NotifAddFD(listener int, id uint64, src int, cloexec bool) (int, Errno) {
-	flags := uint32(0)
+	return addFD(listener, notifAddFD{id: id, srcfd: uint32(src)}, cloexec)
+}
+
+// NotifAddFDSend does the same, and answers the call with the number, in one step
+// (SECCOMP_ADDFD_FLAG_SEND, Linux 5.14).
+func NotifAddFDSend(listener int, id uint64, src int, cloexec bool) (int, Errno) {
+	return addFD(listener, notifAddFD{id: id, srcfd: uint32(src), flags: unix.SECCOMP_ADDFD_FLAG_SEND}, cloexec)
+}
+
+func addFD(listener int, a notifAddFD, cloexec bool) (int, Errno) {
 	if cloexec {
-		flags = unix.O_CLOEXEC
+		a.newfdFlags = unix.O_CLOEXEC
 	}
 	for {
-		a := notifAddFD{id: id, srcfd: uint32(src), newfdFlags: flags}
 		n, e := ioctl(listener, iocNotifAddFD, unsafe.Pointer(&a))
 		if e != unix.EINTR {
 			return n, e
