@@ -91,10 +91,21 @@ func Serve(dir, id string, w Workload) (*Server, error) {
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
-	// A socket that refuses is one whose server was killed: see All. So ours gets its name
-	// when it doesn't refuse any more.
 	path := filepath.Join(dir, id)
-	tmp := filepath.Join(dir, "."+id)
+	l, err := Listen(path)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{l, path, w}
+	go s.serve()
+	return s, nil
+}
+
+// Listen makes a socket that root alone may connect to, in the place of one that there may
+// be. A socket that refuses is one whose server was killed: see All. So this one gets its
+// name when it doesn't refuse any more. Who closes it removes it.
+func Listen(path string) (*net.UnixListener, error) {
+	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path))
 	_ = os.Remove(tmp)
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: tmp, Net: "unix"})
 	if err != nil {
@@ -110,9 +121,7 @@ func Serve(dir, id string, w Workload) (*Server, error) {
 		_ = os.Remove(tmp)
 		return nil, err
 	}
-	s := &Server{l, path, w}
-	go s.serve()
-	return s, nil
+	return l, nil
 }
 
 // Close ends it.

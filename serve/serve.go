@@ -51,7 +51,7 @@ type Server struct {
 	first map[string]int // process ids of containers that are served, by their ids
 }
 
-// Listen makes the socket. Who connects must be root: the directory sees to that.
+// Listen makes the socket, to which root alone may connect.
 func Listen(cfg Config) (*Server, error) {
 	if err := os.MkdirAll(filepath.Dir(cfg.StateDir), 0o755); err != nil {
 		return nil, err
@@ -64,15 +64,8 @@ func Listen(cfg Config) (*Server, error) {
 		c.Close()
 		return nil, fmt.Errorf("%q is in use: another bpfbroker serves there; give another --state-dir", path)
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) { // its server was killed
-		return nil, err
-	}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	l, err := control.Listen(path)
 	if err != nil {
-		return nil, err
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		l.Close()
 		return nil, err
 	}
 	return &Server{cfg: cfg, l: l, room: make(chan struct{}, maxConnections), first: map[string]int{}}, nil
@@ -99,7 +92,9 @@ func (s *Server) Serve() error {
 }
 
 // Close ends it. What is served by then ends with the process.
-func (s *Server) Close() error { return s.l.Close() }
+func (s *Server) Close() error {
+	return errors.Join(os.Remove(filepath.Join(s.cfg.StateDir, OCISocket)), s.l.Close())
+}
 
 // connection takes one listener.
 func (s *Server) connection(c *net.UnixConn) {
@@ -116,20 +111,39 @@ func (s *Server) connection(c *net.UnixConn) {
 		return
 	}
 	defer p.Listener.Close() // whoever serves has one of its own
-	if p.Pid <= 0 { // crun 1.8 doesn't say it of what it executes in a container
-		s.mu.Lock()
-		p.Pid = s.first[p.State.ID]
-		s.mu.Unlock()
-	}
+	forget := s.remember(p)
 	log := s.cfg.Log.With("container", p.State.ID, "pid", p.Pid)
-	if err := s.adopt(p, log); err != nil {
+	if err := s.adopt(p, log, forget); err != nil {
+		forget()
 		// Without a listener that anybody has open, its calls fail with ENOSYS.
 		log.Error("container isn't served: its bpf() calls fail with ENOSYS", "error", err)
 	}
 }
 
-// adopt serves a container's process, and what it starts.
-func (s *Server) adopt(p *oci.Process, log *slog.Logger) error {
+// remember keeps the process id of a container's first process, until forget, for those of
+// which the runtime says none: crun 1.8, of what it executes in a container.
+func (s *Server) remember(p *oci.Process) (forget func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	id := p.State.ID
+	first, known := s.first[id]
+	switch {
+	case p.Pid <= 0:
+		p.Pid = first
+	case !known:
+		s.first[id] = p.Pid
+		return func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			delete(s.first, id)
+		}
+	}
+	return func() {}
+}
+
+// adopt serves a container's process, and what it starts; forget is called when that has
+// ended.
+func (s *Server) adopt(p *oci.Process, log *slog.Logger, forget func()) error {
 	c, err := open(p)
 	if err != nil {
 		return err
@@ -153,20 +167,10 @@ func (s *Server) adopt(p *oci.Process, log *slog.Logger) error {
 	if err != nil {
 		log.Warn("workload can't be controlled while it runs", "error", err)
 	}
-	s.mu.Lock()
-	_, known := s.first[p.State.ID]
-	if !known {
-		s.first[p.State.ID] = p.Pid
-	}
-	s.mu.Unlock()
 	log.Info("serving", "workload", c.facts.ID, "policy", pol.Name())
 	s.serving.Go(func() {
 		err := <-k.Ended()
-		if !known {
-			s.mu.Lock()
-			delete(s.first, p.State.ID)
-			s.mu.Unlock()
-		}
+		forget()
 		if reach != nil {
 			_ = reach.Close()
 		}

@@ -58,6 +58,6 @@ in the workload's place.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	c.AddCommand(runCommand(), serveCommand(), profileCommand(), learnCommand(), psCommand(), revokeCommand(), policyCommand(), factsCommand(), auditCommand(), explainCommand(), digestCommand(), commandsCommand(), versionCommand(), workerCommand(), daemonCommand())
+	c.AddCommand(runCommand(), serveCommand(), profileCommand(), doctorCommand(), learnCommand(), psCommand(), revokeCommand(), policyCommand(), factsCommand(), auditCommand(), explainCommand(), digestCommand(), commandsCommand(), versionCommand(), workerCommand(), daemonCommand())
 	return c
 }
