@@ -128,3 +128,20 @@ func Remove(path string) error {
 		}
 	}
 }
+
+// RemoveEmpty removes a cgroup, if nobody is in it and there is none below. A process that
+// has ended, and that its parent hasn't waited for, is in it for a while.
+func RemoveEmpty(path string) {
+	for end := time.Now().Add(time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if err := syscall.Rmdir(path); err != syscall.EBUSY {
+			return
+		}
+		procs, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
+		if err != nil || len(procs) > 0 {
+			return
+		}
+		if below, err := filepath.Glob(filepath.Join(path, "*", "cgroup.procs")); err != nil || len(below) > 0 {
+			return
+		}
+	}
+}

@@ -23,10 +23,12 @@ type container struct {
 	who           policy.Who
 	command       []string // that it executes when it is taken; mostly the runtime's own
 	userNS, netNS *os.File
-	own           *os.File   // its cgroup of v2; nil: it is in the hierarchy's root
-	worker        *os.File   // the worker's, below that
-	tasks         []*os.File // likewise, of v1
-	made          []string   // cgroups, to be removed
+	own           *os.File      // its cgroup of v2; nil: it is in the hierarchy's root
+	worker        *os.File      // the worker's, below that
+	tasks         []*os.File    // likewise, of v1
+	made          []string      // cgroups, to be removed
+	pidfd         int           // of the process; -1: none
+	ended         chan struct{} // closed when it isn't served any more, and nothing is left of it
 }
 
 // initialUserNS is the inode of the host's user namespace (PROC_USER_INIT_INO,
@@ -35,7 +37,7 @@ const initialUserNS = 0xeffffffd
 
 // open finds out who it is, and makes room for its worker.
 func open(p *oci.Process) (c *container, err error) {
-	c = &container{}
+	c = &container{pidfd: -1, ended: make(chan struct{})}
 	if p.Pid <= 0 {
 		return c, errors.New("its runtime doesn't say which process it is, nor is the container known")
 	}
@@ -48,7 +50,7 @@ func open(p *oci.Process) (c *container, err error) {
 	if e != 0 {
 		return c, fmt.Errorf("process %d: %w", p.Pid, e)
 	}
-	defer sys.Close(pidfd)
+	c.pidfd = pidfd
 	proc := strconv.Itoa(p.Pid)
 	for _, ns := range []struct {
 		to   **os.File
@@ -68,7 +70,7 @@ func open(p *oci.Process) (c *container, err error) {
 	b, _ := os.ReadFile(filepath.Join("/proc", proc, "cmdline"))
 	c.command = strings.Split(strings.TrimSuffix(string(b), "\x00"), "\x00")
 	// All that was looked at by its number is its own if it lives still.
-	if ended, err := sys.WaitReadable(pidfd, 0); err != nil || ended {
+	if !c.lives() {
 		return c, fmt.Errorf("process %d ended meanwhile", p.Pid)
 	}
 	return c, nil
@@ -143,16 +145,30 @@ func (c *container) mkdir(parent *os.File, name string) (string, error) {
 	return path, nil
 }
 
-// close removes what was made. A runtime that removes a container removes its cgroups, too.
+// close is clean, and the end of it.
 func (c *container) close() {
+	c.clean()
+	if c.pidfd >= 0 {
+		sys.Close(c.pidfd)
+	}
+}
+
+// clean removes what was made. A runtime that removes a container removes its cgroups, too.
+func (c *container) clean() {
 	for _, f := range append(c.tasks, c.userNS, c.netNS, c.own, c.worker) {
 		f.Close() // nil has nothing to close
 	}
 	for _, dir := range c.made {
 		_ = cgroups.Remove(dir)
 		// The runtime may have given up meanwhile to remove the container's, as ours was in it.
-		_ = os.Remove(filepath.Dir(dir))
+		cgroups.RemoveEmpty(filepath.Dir(dir))
 	}
+}
+
+// lives says whether the process hasn't ended.
+func (c *container) lives() bool {
+	ended, err := sys.WaitReadable(c.pidfd, 0)
+	return err == nil && !ended
 }
 
 // kill ends the container's processes.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/bpfbroker/bpfbroker/control"
 	"github.com/bpfbroker/bpfbroker/daemon"
+	"github.com/bpfbroker/bpfbroker/internal/sys"
 	"github.com/bpfbroker/bpfbroker/oci"
 	"github.com/bpfbroker/bpfbroker/policy"
 	"github.com/bpfbroker/bpfbroker/worker"
@@ -42,13 +43,13 @@ const maxConnections = 64
 
 // Server takes listeners.
 type Server struct {
-	cfg     Config
-	l       *net.UnixListener
-	room    chan struct{}
-	serving sync.WaitGroup
+	cfg  Config
+	l    *net.UnixListener
+	room chan struct{}
 
-	mu    sync.Mutex
-	first map[string]int // process ids of containers that are served, by their ids
+	mu      sync.Mutex
+	serving map[*container]struct{}
+	first   map[string]int // process ids of containers that are served, by their ids
 }
 
 // Listen makes the socket, to which root alone may connect.
@@ -68,7 +69,7 @@ func Listen(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{cfg: cfg, l: l, room: make(chan struct{}, maxConnections), first: map[string]int{}}, nil
+	return &Server{cfg: cfg, l: l, room: make(chan struct{}, maxConnections), serving: map[*container]struct{}{}, first: map[string]int{}}, nil
 }
 
 // Serve takes listeners until Close.
@@ -91,9 +92,29 @@ func (s *Server) Serve() error {
 	}
 }
 
-// Close ends it. What is served by then ends with the process.
+// lastWords is how long Close waits for what is left of containers that have ended.
+const lastWords = 5 * time.Second
+
+// Close ends it. Containers that run by then are served no more when the process ends.
 func (s *Server) Close() error {
-	return errors.Join(os.Remove(filepath.Join(s.cfg.StateDir, OCISocket)), s.l.Close())
+	err := errors.Join(os.Remove(filepath.Join(s.cfg.StateDir, OCISocket)), s.l.Close())
+	s.mu.Lock()
+	var ending []*container
+	for c := range s.serving {
+		if !c.lives() {
+			ending = append(ending, c)
+		}
+	}
+	s.mu.Unlock()
+	end := time.After(lastWords)
+	for _, c := range ending {
+		select {
+		case <-c.ended:
+		case <-end:
+			return err
+		}
+	}
+	return err
 }
 
 // connection takes one listener.
@@ -168,13 +189,16 @@ func (s *Server) adopt(p *oci.Process, log *slog.Logger, forget func()) error {
 		log.Warn("workload can't be controlled while it runs", "error", err)
 	}
 	log.Info("serving", "workload", c.facts.ID, "policy", pol.Name())
-	s.serving.Go(func() {
+	s.mu.Lock()
+	s.serving[c] = struct{}{}
+	s.mu.Unlock()
+	go func() {
 		err := <-k.Ended()
 		forget()
 		if reach != nil {
 			_ = reach.Close()
 		}
-		c.close()
+		c.clean()
 		sum := k.Summary()
 		for _, fault := range sum.Faults {
 			log.Warn(fault)
@@ -183,7 +207,12 @@ func (s *Server) adopt(p *oci.Process, log *slog.Logger, forget func()) error {
 			log.Error("not served to its end", "error", err)
 		}
 		log.Info("ended", "workload", c.facts.ID, "served", sum.Served)
-	})
+		s.mu.Lock()
+		delete(s.serving, c)
+		sys.Close(c.pidfd)
+		s.mu.Unlock()
+		close(c.ended)
+	}()
 	return nil
 }
 

@@ -82,14 +82,18 @@ func (o *runOptions) serveContainers(dir string) error {
 	if err != nil {
 		return fmt.Errorf("serve: %w", err)
 	}
+	closed := make(chan error, 1)
 	go func() {
 		<-ctx.Done()
 		_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
-		_ = s.Close() // Serve returns
+		closed <- s.Close() // and Serve returns
 	}()
 	log.Info("ready", "dir", dir, "policy", o.policy)
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady) // where there is no systemd, nobody listens
-	return s.Serve()
+	if err := s.Serve(); err != nil {
+		return fmt.Errorf("serve: %w", err)
+	}
+	return <-closed
 }
 
 // chooser returns what chooses the policy for a container.
