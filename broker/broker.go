@@ -420,18 +420,21 @@ func (t *thread) handle(n *notify.Notification, redo *perform.Redo) {
 	if !q.Row.Effect { // those have no outputs
 		t.slot.Replying(reply.Inputs(q))
 	}
-	if t.again != nil {
-		t.conclude(n, q, r)
-		return
-	}
-	value, e, there := reply.Deliver(&t.listener, n, t.target, q, r, func() {
+	handing := func() {
 		t.slot.Handing(t.target.Describe(r.FD, q.Row.Returns.FD, q.Row.Makes()))
 		t.made(q, t.slot.Object.ID)
 		t.reached(stepHanding)
-	})
+	}
+	var value int
+	var there bool
+	if t.again != nil {
+		e, there = t.deliver(n, q, r, handing) // and it is answered
+	} else {
+		value, e, there = reply.Deliver(&t.listener, n, t.target, q, r, handing)
+	}
 	t.reached(stepHanded)
 	if r.FD >= 0 {
-		if there && e == 0 {
+		if there && e == 0 && t.again == nil {
 			t.slot.Handed(value)
 		}
 		workload.Unmark(r.FD, t.slot.Object)
@@ -439,7 +442,7 @@ func (t *thread) handle(n *notify.Notification, redo *perform.Redo) {
 	}
 	t.ended(q, r, e, there)
 	t.drop()
-	if there {
+	if there && t.again == nil {
 		t.reached(stepDropped)
 		t.listener.Answer(n, value, e)
 		t.reached(stepAnswered)

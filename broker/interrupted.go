@@ -2,6 +2,7 @@ package broker
 
 import (
 	"hash/maphash"
+	"slices"
 	"sync"
 	"time"
 
@@ -10,7 +11,6 @@ import (
 	"github.com/bpfbroker/bpfbroker/perform"
 	"github.com/bpfbroker/bpfbroker/reply"
 	"github.com/bpfbroker/bpfbroker/request"
-	"github.com/bpfbroker/bpfbroker/workload"
 )
 
 // A runtime's filter may lack SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV. Then a signal
@@ -30,14 +30,13 @@ const comesAgain = time.Second
 
 // calls are those under way, of targets whose calls may be interrupted.
 type calls struct {
-	mu       sync.Mutex
-	ongoing  map[int][]*ongoing // by thread: a handler may make others
-	seed     maphash.Seed
-	patience time.Duration
+	mu      sync.Mutex
+	ongoing map[int][]*ongoing // by thread: a handler may make others
+	seed    maphash.Seed
 }
 
 func newCalls() *calls {
-	return &calls{ongoing: map[int][]*ongoing{}, seed: maphash.MakeSeed(), patience: comesAgain}
+	return &calls{ongoing: map[int][]*ongoing{}, seed: maphash.MakeSeed()}
 }
 
 // ongoing is a call that a thread performs.
@@ -103,18 +102,9 @@ func (c *calls) end(tid int, o *ongoing) *repeat {
 		return a
 	default:
 	}
-	all := c.ongoing[tid]
-	for i := range all {
-		if all[i] == o {
-			all[i] = all[len(all)-1]
-			all = all[:len(all)-1]
-			break
-		}
-	}
-	if len(all) == 0 {
+	c.ongoing[tid] = slices.DeleteFunc(c.ongoing[tid], func(x *ongoing) bool { return x == o })
+	if len(c.ongoing[tid]) == 0 {
 		delete(c.ongoing, tid)
-	} else {
-		c.ongoing[tid] = all
 	}
 	return nil
 }
@@ -168,19 +158,18 @@ func (t *thread) comesAgain() *notify.Notification {
 		}
 		t.last = a
 		return a.n
-	case <-time.After(t.again.patience):
+	case <-time.After(comesAgain):
 		return nil
 	}
 }
 
-// conclude is what handle does with the result of a call that may be interrupted.
-func (t *thread) conclude(n *notify.Notification, q *request.Request, r *perform.Result) {
+// deliver is reply.Deliver for a call that may be interrupted, and the answer.
+func (t *thread) deliver(n *notify.Notification, q *request.Request, r *perform.Result, handing func()) (e sys.Errno, there bool) {
 	if r.FD >= 0 {
-		t.slot.Handing(t.target.Describe(r.FD, q.Row.Returns.FD, q.Row.Makes()))
-		t.made(q, t.slot.Object.ID)
+		handing()
 	}
-	e := r.Errno
-	there := t.answer(n, func(n *notify.Notification) bool {
+	e = r.Errno
+	there = t.answer(n, func(n *notify.Notification) bool {
 		if !t.listener.Waits(n) { // what its memory is for now, nobody knows
 			return false
 		}
@@ -197,12 +186,7 @@ func (t *thread) conclude(n *notify.Notification, q *request.Request, r *perform
 		e = failed // its table of files is full, say
 		return t.listener.Answer(n, 0, e)
 	})
-	if r.FD >= 0 {
-		workload.Unmark(r.FD, t.slot.Object)
-		sys.Close(r.FD)
-	}
-	t.ended(q, r, e, there)
-	t.drop()
+	return e, there
 }
 
 // answer gives an answer to a call as often as it is made again. False: it isn't any more.

@@ -91,6 +91,21 @@ func OpenCounted(process string) (dirs []*os.File, err error) {
 	return dirs, nil
 }
 
+// OpenTasks opens the file by which tasks come into a cgroup of v1 that is a worker's: it is
+// empty between two workers, and no agent shall remove it then.
+func OpenTasks(path string) (*os.File, error) {
+	release, err := os.OpenFile(filepath.Join(path, "notify_on_release"), os.O_WRONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	_, err = release.WriteString("0")
+	release.Close()
+	if err != nil {
+		return nil, err
+	}
+	return os.OpenFile(filepath.Join(path, "tasks"), os.O_WRONLY, 0)
+}
+
 // open opens a cgroup's directory below a mount of its hierarchy; nil: there is none that
 // shows it.
 func open(path string, mounts []sys.MountLine, of func(sys.MountLine) bool) *os.File {

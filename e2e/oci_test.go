@@ -13,7 +13,6 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -35,44 +34,25 @@ import (
 type served struct {
 	cmd *exec.Cmd
 	dir string // its state
-	log *lines
+	log lockedBuffer
 }
 
-// lines is what a process has written so far.
-type lines struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-// wait waits until it has written so many lines with that text.
-func (l *lines) wait(t *testing.T, n int, text string) {
+// wait waits until it has logged so many lines with that text.
+func (s *served) wait(t *testing.T, n int, text string) {
 	t.Helper()
-	for range 1000 {
-		if strings.Count(l.String(), text) >= n {
-			return
+	defer func() {
+		if t.Failed() {
+			t.Log(s.log.String())
 		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	t.Fatalf("no %d lines with %q:\n%s", n, text, l)
+	}()
+	eventually(t, fmt.Sprintf("%d lines with %q", n, text), func() bool { return strings.Count(s.log.String(), text) >= n })
 }
 
 func startServe(t *testing.T, flags ...string) *served {
 	t.Helper()
-	s := &served{dir: filepath.Join(t.TempDir(), "state"), log: &lines{}}
+	s := &served{dir: filepath.Join(t.TempDir(), "state")}
 	s.cmd = exec.Command(broker, append([]string{"serve", "--state-dir", s.dir}, flags...)...)
-	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
+	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -81,10 +61,10 @@ func startServe(t *testing.T, flags ...string) *served {
 			t.Error(err)
 		}
 		if err := s.cmd.Wait(); err != nil {
-			t.Errorf("serve: %v\n%s", err, s.log)
+			t.Errorf("serve: %v\n%s", err, s.log.String())
 		}
 	})
-	s.log.wait(t, 1, "msg=ready")
+	s.wait(t, 1, "msg=ready")
 	return s
 }
 
@@ -230,10 +210,10 @@ func TestContainers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			out, err := runContainer(t, name, s.bundle(t, nil, "container"))
 			if err != nil || !strings.HasPrefix(out, containerSays) {
-				t.Errorf("%v: %s\n%s", err, out, s.log)
+				t.Errorf("%v: %s\n%s", err, out, s.log.String())
 			}
 			n++
-			s.log.wait(t, n, "msg=ended")
+			s.wait(t, n, "msg=ended")
 
 			// Another process in a container that runs.
 			bundle := s.bundle(t, nil, "sleeper")
@@ -248,19 +228,19 @@ func TestContainers(t *testing.T) {
 			}
 			b := make([]byte, 9)
 			if _, err := io.ReadFull(stdout, b); err != nil {
-				t.Fatalf("%v: %q\n%s", err, b, s.log)
+				t.Fatalf("%v: %q\n%s", err, b, s.log.String())
 			}
 			e := runtimeCommand(t, name, "exec", "--env", probeEnv+"=container", "--cap", "CAP_BPF", id, "/bin/probe")
 			out, err = said(e)
 			if err != nil || !strings.HasPrefix(out, containerSays) {
-				t.Errorf("exec: %v: %s\n%s", err, out, s.log)
+				t.Errorf("exec: %v: %s\n%s", err, out, s.log.String())
 			}
 			if out, err := said(runtimeCommand(t, name, "kill", id, "KILL")); err != nil {
 				t.Errorf("kill: %v: %s", err, out)
 			}
 			_ = c.Wait() // it was killed
 			n += 2
-			s.log.wait(t, n, "msg=ended")
+			s.wait(t, n, "msg=ended")
 		})
 	}
 	left, err := filepath.Glob("/sys/fs/cgroup/*/bundle-*")
@@ -282,7 +262,7 @@ func TestContainersRefused(t *testing.T) {
 	if out, err := runContainer(t, "runc", bundle); err != nil || out != "ENOSYS\n" {
 		t.Errorf("without a user namespace: %v: %s", err, out)
 	}
-	s.log.wait(t, 1, "has no user namespace of its own")
+	s.wait(t, 1, "has no user namespace of its own")
 
 	// Whatever comes to the socket.
 	null, err := os.Open("/dev/null")
@@ -316,9 +296,9 @@ func TestContainersRefused(t *testing.T) {
 			_, _ = c.Write([]byte(text)[min(len(text), 1000):]) // it may hang up
 		}
 		c.Close()
-		s.log.wait(t, before+1, "no listener is taken")
+		s.wait(t, before+1, "no listener is taken")
 		if !strings.Contains(s.log.String(), want) {
-			t.Errorf("%.40q: wanted %q:\n%s", text, want, s.log)
+			t.Errorf("%.40q: wanted %q:\n%s", text, want, s.log.String())
 		}
 	}
 	// Many at once, which say nothing.
@@ -332,7 +312,7 @@ func TestContainersRefused(t *testing.T) {
 	}
 	out, err := runContainer(t, "runc", s.bundle(t, nil, "container"))
 	if err != nil || !strings.HasPrefix(out, containerSays) {
-		t.Errorf("beside those: %v: %s\n%s", err, out, s.log)
+		t.Errorf("beside those: %v: %s\n%s", err, out, s.log.String())
 	}
 	for _, c := range idle {
 		c.Close()
@@ -411,9 +391,9 @@ func TestContainersSignalled(t *testing.T) {
 		s := startServe(t, "--policy", "observe", "--worker", kind, "--audit", audit)
 		out, err := runContainer(t, "runc", s.bundle(t, nil, "signalled", strconv.Itoa(n)))
 		if err != nil || out != "files 0, links 0, signals a second: true\n" {
-			t.Errorf("%s: %v: %s\n%s", kind, err, out, s.log)
+			t.Errorf("%s: %v: %s\n%s", kind, err, out, s.log.String())
 		}
-		s.log.wait(t, 1, "msg=ended")
+		s.wait(t, 1, "msg=ended")
 		calls := recordsOf(t, audit)
 		done := map[string]int{}
 		for _, command := range []string{"prog_load", "raw_tracepoint_open"} {
@@ -480,9 +460,9 @@ func TestPodman(t *testing.T) {
 			c.Stdin, c.Stderr = strings.NewReader(""), &bytes.Buffer{}
 			out, err := said(c)
 			if err != nil || !strings.Contains(out, containerSays) {
-				t.Errorf("%v: %s\n%s", err, out, s.log)
+				t.Errorf("%v: %s\n%s", err, out, s.log.String())
 			}
-			s.log.wait(t, n+1, "msg=ended")
+			s.wait(t, n+1, "msg=ended")
 			if err := os.RemoveAll(store); err != nil {
 				t.Error(err)
 			}

@@ -2,7 +2,6 @@ package launch
 
 import (
 	"fmt"
-	"os"
 
 	"github.com/bpfbroker/bpfbroker/cgroups"
 	"github.com/bpfbroker/bpfbroker/internal/sys"
@@ -44,17 +43,7 @@ func (w *Workload) workerCgroupV1(c *cgroup) error {
 		return err
 	}
 	w.v1 = append(w.v1, c)
-	// It is empty between two workers: no agent shall remove it then.
-	release, err := os.OpenFile(c.path("notify_on_release"), os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	_, err = release.WriteString("0")
-	release.Close()
-	if err != nil {
-		return err
-	}
-	tasks, err := os.OpenFile(c.path("tasks"), os.O_WRONLY, 0)
+	tasks, err := cgroups.OpenTasks(c.path())
 	if err != nil {
 		return err
 	}

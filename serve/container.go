@@ -120,11 +120,7 @@ func (c *container) counted(parent *os.File, name string) error {
 	if err != nil {
 		return err
 	}
-	// It is empty between two workers: no agent shall remove it then.
-	if err := os.WriteFile(filepath.Join(dir, "notify_on_release"), []byte("0"), 0); err != nil {
-		return err
-	}
-	tasks, err := os.OpenFile(filepath.Join(dir, "tasks"), os.O_WRONLY, 0)
+	tasks, err := cgroups.OpenTasks(dir)
 	if err == nil {
 		c.tasks = append(c.tasks, tasks)
 	}
@@ -216,20 +212,28 @@ func (c *container) identify(p *oci.Process) {
 	c.who.Image = f.Container.Image
 	// Its owner is who made its user namespace: root, or the user of a rootless runtime.
 	if uid, e := sys.NamespaceOwner(int(c.userNS.Fd())); e == 0 {
-		f.UID, c.who.UID = int64(uid), int(uid)
-		if u, err := user.LookupId(strconv.Itoa(int(uid))); err == nil {
-			c.who.User = u.Username
-			if gid, err := strconv.Atoi(u.Gid); err == nil {
-				f.GID = int64(gid)
-			}
-			ids, _ := u.GroupIds() // or it is in none
-			for _, id := range ids {
-				if g, err := user.LookupGroupId(id); err == nil {
-					c.who.Groups = append(c.who.Groups, g.Name)
-				}
-			}
+		f.UID = int64(uid)
+		f.GID = Owner(int(uid), &c.who)
+	}
+}
+
+// Owner says who owns a workload, as selectors know it, and returns the user's group; what
+// isn't known stays as it is, and 0.
+func Owner(uid int, who *policy.Who) (gid int64) {
+	who.UID = uid
+	u, err := user.LookupId(strconv.Itoa(uid))
+	if err != nil {
+		return 0 // it has no name
+	}
+	who.User = u.Username
+	ids, _ := u.GroupIds() // or it is in none
+	for _, id := range ids {
+		if g, err := user.LookupGroupId(id); err == nil {
+			who.Groups = append(who.Groups, g.Name)
 		}
 	}
+	gid, _ = strconv.ParseInt(u.Gid, 10, 64)
+	return gid
 }
 
 // plain are ids that can be the name of a file.

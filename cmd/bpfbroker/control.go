@@ -84,12 +84,17 @@ func statuses() ([]control.Status, error) {
 	return out, nil
 }
 
+// writeJSON writes what -o json asks for.
+func writeJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
 func writeStatuses(w io.Writer, format string, all []control.Status) error {
 	switch format {
 	case "json":
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		return e.Encode(all)
+		return writeJSON(w, all)
 	case "text":
 	default:
 		return &exitError{fmt.Errorf("ps: format %q: not one of text, json", format), exitUsage}

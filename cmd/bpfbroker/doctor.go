@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -210,9 +209,7 @@ Exit status: 0 if workloads can be served, be it with limits; 1 if they can't.`,
 func writeFindings(w io.Writer, format string, all []finding) error {
 	switch format {
 	case "json":
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		return e.Encode(all)
+		return writeJSON(w, all)
 	case "text":
 	default:
 		return fmt.Errorf("doctor: --output: %q is neither text nor json", format)

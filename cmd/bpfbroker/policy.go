@@ -1,13 +1,10 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
-	"os/user"
 	"slices"
-	"strconv"
 	"strings"
 	"text/tabwriter"
 
@@ -16,6 +13,7 @@ import (
 	"github.com/bpfbroker/bpfbroker/cgroups"
 	"github.com/bpfbroker/bpfbroker/policy"
 	"github.com/bpfbroker/bpfbroker/policy/load"
+	"github.com/bpfbroker/bpfbroker/serve"
 )
 
 // Exit codes of commands that look at something and say whether it is as it should be.
@@ -121,16 +119,8 @@ func chosen(dir string) (string, error) {
 
 // who is the owner of a workload that we begin: whoever we are.
 func who() (*policy.Who, error) {
-	w := &policy.Who{UID: os.Getuid()}
-	if u, err := user.LookupId(strconv.Itoa(w.UID)); err == nil { // or it has no name
-		w.User = u.Username
-		ids, _ := u.GroupIds() // or it is in none
-		for _, id := range ids {
-			if g, err := user.LookupGroupId(id); err == nil {
-				w.Groups = append(w.Groups, g.Name)
-			}
-		}
-	}
+	w := &policy.Who{}
+	serve.Owner(os.Getuid(), w)
 	paths, err := cgroups.Paths(cgroups.Self)
 	if err != nil {
 		return nil, err
@@ -278,9 +268,7 @@ func writeCeiling(w io.Writer, format string, c policy.Ceiling) error {
 		return s.Names
 	}
 	if format == "json" {
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		return e.Encode(struct {
+		return writeJSON(w, struct {
 			Commands     []string          `json:"commands"`
 			Maps         []string          `json:"map_types"`
 			Progs        []string          `json:"program_types"`
